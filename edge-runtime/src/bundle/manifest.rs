@@ -1,0 +1,154 @@
+//! `manifest.json`: the one schema of a bundle. Unknown fields are refused.
+
+use crate::image::Preprocess;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Schema identifier written into every manifest.
+pub const SCHEMA: &str = "excon.bundle/1";
+
+/// The manifest of a bundle.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Always [`SCHEMA`].
+    pub schema: String,
+    /// Model name.
+    pub name: String,
+    /// Version counter; a board refuses to go back.
+    pub version: u64,
+    /// Target the model was lowered for, such as `cpu`.
+    pub target: String,
+    /// Numeric form of the convolutions.
+    pub precision: Precision,
+    /// Class names, in the order of the logits.
+    pub labels: Vec<String>,
+    /// From picture to input.
+    pub preprocess: Preprocess,
+    /// Shapes of the network.
+    pub network: NetworkShapes,
+    /// Constants re-fitted on the engine that will run.
+    pub calibration: Calibration,
+    /// The shift monitor's promise and how its reference was made.
+    pub shift: ShiftContract,
+    /// Budgets the conversion was held to, and what was measured.
+    pub budget: Vec<BudgetItem>,
+    /// Where the model comes from.
+    pub provenance: Provenance,
+    /// Every other member of the bundle by name.
+    pub files: BTreeMap<String, FileEntry>,
+}
+
+/// Numeric form of a network's convolutions; the head is always f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32-bit float.
+    Float,
+    /// Signed 8-bit integers, explicit quantize–dequantize pairs.
+    Int8,
+}
+
+/// Shapes as they stand in the manifest: channels, height, width.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkShapes {
+    /// Input of one picture.
+    pub input: [usize; 3],
+    /// Last feature map.
+    pub features: [usize; 3],
+    /// ONNX name of the input.
+    pub input_name: String,
+    /// ONNX name of the logits.
+    pub logits_name: String,
+    /// ONNX name of the last feature map.
+    pub features_name: String,
+}
+
+/// Constants fitted on held-out pictures with the engine that will run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Calibration {
+    /// Softmax temperature, positive; 1 means none was needed.
+    pub temperature: f64,
+    /// Engine the constants were fitted on.
+    pub engine: String,
+    /// Pictures used for the temperature.
+    pub pictures: usize,
+    /// Prediction sets: adaptive (APS) threshold and the miscoverage it was fitted for.
+    pub conformal: Option<Conformal>,
+    /// Largest completeness residual `|mean(CAM) + b − logit| / (1 + |logit|)` seen while fitting.
+    pub completeness_residual: f64,
+}
+
+/// Split-conformal prediction sets.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Conformal {
+    /// Score, `aps` (deterministic, cumulative probability including the class).
+    pub method: String,
+    /// Allowed miscoverage in 0..1.
+    pub alpha: f64,
+    /// A class belongs to the set while its score is at most this.
+    pub quantile: f64,
+    /// Calibration pictures behind the quantile.
+    pub pictures: usize,
+}
+
+/// The promise of the shift monitor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShiftContract {
+    /// Mean effective frames between false alarms that is promised, at least.
+    pub mean_time_between_false_alarms: f64,
+    /// Kept reference frames.
+    pub reference_frames: usize,
+    /// Integrated autocorrelation time of the reference, raw frames; 1 when declared independent.
+    pub autocorrelation_time: f64,
+    /// Whether the reference pictures were declared independent of each other.
+    pub independent: bool,
+    /// One frame in so many is also run masked, for the consistency channels; 0 means never.
+    pub masked_every: usize,
+}
+
+/// One budget and its outcome.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BudgetItem {
+    /// What is bounded, such as `accuracy loss`.
+    pub name: String,
+    /// Largest allowed value.
+    pub allowed: f64,
+    /// Measured value.
+    pub measured: f64,
+    /// Pictures it was measured on.
+    pub pictures: usize,
+    /// Whether it holds.
+    pub met: bool,
+}
+
+/// Where a model comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Provenance {
+    /// Recipe, such as `excon (device, joint)`.
+    pub recipe: String,
+    /// Network, such as `resnet8`.
+    pub network: String,
+    /// Data set name and digest.
+    pub data: String,
+    /// Training seed.
+    pub seed: u64,
+    /// Version of the tool that sealed it.
+    pub tool: String,
+}
+
+/// Size and digest of one member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileEntry {
+    /// Bytes.
+    pub size: u64,
+    /// SHA-256, lower-case hex.
+    pub sha256: String,
+}

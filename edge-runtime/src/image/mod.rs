@@ -1,0 +1,18 @@
+//! From bytes to the network's input: strict decoding, one preprocessing for trainer, converter and board.
+
+mod decode;
+mod preprocess;
+
+pub use decode::{decode, read};
+pub use preprocess::Preprocess;
+
+/// An 8-bit RGB picture, rows top to bottom, interleaved (`height × width × 3`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Picture {
+    /// Pixels per row, at least 1.
+    pub width: usize,
+    /// Rows, at least 1.
+    pub height: usize,
+    /// `height * width * 3` bytes.
+    pub rgb: Vec<u8>,
+}

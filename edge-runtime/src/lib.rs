@@ -1,0 +1,18 @@
+//! The contract of ExCon on the edge: what a board does to a picture.
+//!
+//! decode → preprocess → engine → calibrated probabilities and class-activation map → scores → shift monitor.
+//! Trainer, converter and boards tool all call this library, so a figure measured on a workstation is the figure a
+//! board will show. It depends on no other room of the house, on no network and on no Python.
+
+pub mod bundle;
+pub mod engine;
+mod error;
+pub mod image;
+pub mod kernel;
+pub mod page;
+pub mod predictor;
+pub mod probability;
+pub mod saliency;
+pub mod shift;
+
+pub use error::{Error, Result};

@@ -1,0 +1,1 @@
+//! Style sheet, SVG charts and overlays.

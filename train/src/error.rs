@@ -1,0 +1,75 @@
+//! Everything that can go wrong while training: each variant says what, where, and what to do next.
+
+use std::path::PathBuf;
+
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Error of the trainer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A data set is missing, incomplete or malformed.
+    #[error("cannot use data set {path}: {reason}")]
+    Dataset {
+        /// Folder or archive.
+        path: PathBuf,
+        /// What is wrong and what is needed.
+        reason: String,
+    },
+    /// A setting has a value that makes no sense.
+    #[error("setting {name}: {reason}")]
+    Setting {
+        /// Key or flag.
+        name: String,
+        /// What is wrong, and what is allowed.
+        reason: String,
+    },
+    /// A checkpoint or run folder cannot be used.
+    #[error("cannot use checkpoint {path}: {reason}. Train again or choose another run")]
+    Checkpoint {
+        /// File or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A network graph is inconsistent.
+    #[error("network node {node}: {reason}")]
+    Graph {
+        /// Node name.
+        node: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The loss is no longer a number.
+    #[error(
+        "loss became {loss} at epoch {epoch}, step {step}. Lower the learning rate; the last good checkpoint is kept"
+    )]
+    Diverged {
+        /// Epoch, from 1.
+        epoch: usize,
+        /// Step within the epoch, from 0.
+        step: usize,
+        /// The loss.
+        loss: f32,
+    },
+    /// An error of the tensor library.
+    #[error("tensor operation: {0}")]
+    Tensor(#[from] candle_core::Error),
+    /// An error of the edge runtime: decoding, metrics, files.
+    #[error(transparent)]
+    Edge(#[from] excon_edge::Error),
+}
+
+impl Error {
+    /// The process exit code of a command that ends with this error (sysexits convention).
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Dataset { .. } | Self::Checkpoint { .. } | Self::Graph { .. } => 65,
+            Self::Setting { .. } => 64,
+            Self::Diverged { .. } => 1,
+            Self::Tensor(_) => 70,
+            Self::Edge(e) => e.exit_code(),
+        }
+    }
+}
