@@ -1,6 +1,8 @@
 //! Trains ExCon classifiers: datasets, views, networks, recipes, the training loop, evaluation.
 
 mod error;
+pub mod kernel;
 pub mod network;
+pub mod optimizer;
 
 pub use error::{Error, Result};
