@@ -2,6 +2,7 @@
 
 use super::{Data, Manifest, Tensor, Tensors};
 use crate::saliency::LinearHead;
+use crate::shift::{self, Reference, ScoreModel};
 
 /// The network, ONNX.
 pub const MODEL: &str = "model.onnx";
@@ -22,7 +23,42 @@ pub(super) fn linear_head(tensors: &Tensors, manifest: &Manifest) -> Result<Line
     let (classes, channels) = (manifest.labels.len(), manifest.network.features[0]);
     let weight = values(tensors, HEAD_WEIGHT, &[classes, channels])?;
     let bias = values(tensors, HEAD_BIAS, &[classes])?;
-    Ok(LinearHead { classes, channels, weight, bias })
+    LinearHead::new(classes, channels, weight, bias).map_err(|e| e.to_string())
+}
+
+/// Score model and shift reference among the reference tensors.
+pub(super) fn shift(tensors: &Tensors, manifest: &Manifest) -> Result<(ScoreModel, Reference), String> {
+    let wide = |(name, tensor): (&String, &Tensor)| match &tensor.data {
+        Data::F64(values) => Some((name.clone(), (tensor.shape.clone(), values.clone()))),
+        _ => None,
+    };
+    let tensors: shift::Tensors = tensors.iter().filter_map(wide).collect();
+    let scores = ScoreModel::from_tensors(&tensors).map_err(|e| e.to_string())?;
+    let reference = Reference::from_tensors(&tensors).map_err(|e| e.to_string())?;
+    let expected = [manifest.labels.len(), manifest.network.features[0]];
+    if tensors.get("scores.class_means").is_none_or(|(shape, _)| *shape != expected) {
+        return Err(format!("tensor scores.class_means does not have shape {expected:?}"));
+    }
+    let declared = &manifest.shift;
+    if declared.reference_frames != reference.frames() || declared.independent != reference.independent() {
+        return Err("the shift reference is not the one the manifest describes".into());
+    }
+    Ok((scores, reference))
+}
+
+/// All tensors of [`REFERENCE`].
+pub(super) fn reference_tensors(
+    head: &LinearHead,
+    projection: Option<&ProjectionHead>,
+    scores: &ScoreModel,
+    reference: &Reference,
+) -> Tensors {
+    let mut tensors = projection.map(ProjectionHead::to_tensors).unwrap_or_default();
+    tensors.insert(HEAD_WEIGHT.into(), Tensor::f32(&[head.classes, head.channels], head.weight.clone()));
+    tensors.insert(HEAD_BIAS.into(), Tensor::f32(&[head.classes], head.bias.clone()));
+    let shift = scores.to_tensors().into_iter().chain(reference.to_tensors());
+    tensors.extend(shift.map(|(name, (shape, values))| (name, Tensor::f64(&shape, values))));
+    tensors
 }
 
 fn values(tensors: &Tensors, name: &str, shape: &[usize]) -> Result<Vec<f32>, String> {
@@ -57,6 +93,17 @@ impl ProjectionHead {
             input = output;
         }
         Ok((!layers.is_empty()).then_some(Self { layers }))
+    }
+
+    /// The head as named tensors.
+    pub fn to_tensors(&self) -> Tensors {
+        let mut tensors = Tensors::new();
+        for (position, (weight, bias)) in self.layers.iter().enumerate() {
+            let shape = [bias.len(), weight.len() / bias.len()];
+            tensors.insert(format!("head.{}.weight", 2 * position), Tensor::f32(&shape, weight.clone()));
+            tensors.insert(format!("head.{}.bias", 2 * position), Tensor::f32(&shape[..1], bias.clone()));
+        }
+        tensors
     }
 
     /// The projected embedding, not normalised. `pooled` has the channels of the last feature map.

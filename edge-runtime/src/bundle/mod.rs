@@ -21,6 +21,7 @@ pub use tensors::{Data, Tensor, Tensors, decode, encode};
 pub use writer::Writer;
 
 use crate::saliency::LinearHead;
+use crate::shift::{Contract, Reference, ScoreModel};
 use crate::{Error, Result};
 use archive::{Members, Refusal};
 use sha2::{Digest, Sha256};
@@ -49,12 +50,14 @@ pub struct Bundle {
     pub manifest: Manifest,
     /// The ONNX file.
     pub model: Vec<u8>,
-    /// All tensors of `reference.safetensors`: linear head, projection head, and what the shift monitor needs.
-    pub reference: Tensors,
-    /// The linear head, from [`Bundle::reference`].
+    /// The linear head.
     pub head: LinearHead,
     /// The projection head that training used, when the bundle carries it.
     pub projection: Option<ProjectionHead>,
+    /// The fitted part of a frame's scores.
+    pub scores: ScoreModel,
+    /// What a healthy stream looks like.
+    pub reference: Reference,
     /// A few inputs and the outputs they must give.
     pub golden: Golden,
     /// Labelled pictures for a re-fit on another engine.
@@ -77,18 +80,28 @@ impl Bundle {
         Self::assemble(path, members).map_err(|reason| Error::Bundle { path: path.into(), reason })
     }
 
+    /// What a monitor of this bundle is held to.
+    pub fn contract(&self) -> Contract {
+        Contract {
+            mean_time_between_false_alarms: self.manifest.shift.mean_time_between_false_alarms,
+            masked_every: self.manifest.shift.masked_every,
+            ..Contract::default()
+        }
+    }
+
     /// Takes verified members apart; the error is a sentence fragment.
     fn assemble(path: &Path, members: Members) -> std::result::Result<Self, String> {
         let Members { manifest_bytes, manifest, mut files } = members;
         let mut take = |name: &str| files.remove(name).ok_or_else(|| format!("{name} is missing"));
         let tensors = |name: &str, bytes: Vec<u8>| decode(&bytes).map_err(|e| format!("{name}: {e}"));
         let model = take(MODEL)?;
-        let reference = tensors(REFERENCE, take(REFERENCE)?)?;
+        let heads = tensors(REFERENCE, take(REFERENCE)?)?;
         let golden = tensors(GOLDEN, take(GOLDEN)?)?;
         let golden = Golden::from_tensors(&golden, &manifest).map_err(|e| format!("{GOLDEN}: {e}"))?;
-        let head = members::linear_head(&reference, &manifest).map_err(|e| format!("{REFERENCE}: {e}"))?;
-        let projection = ProjectionHead::from_tensors(&reference, manifest.network.features[0])
-            .map_err(|e| format!("{REFERENCE}: {e}"))?;
+        let within = |reason: String| format!("{REFERENCE}: {reason}");
+        let head = members::linear_head(&heads, &manifest).map_err(within)?;
+        let projection = ProjectionHead::from_tensors(&heads, manifest.network.features[0]).map_err(within)?;
+        let (scores, reference) = members::shift(&heads, &manifest).map_err(within)?;
         let calibration = match files.remove(CALIBRATION) {
             Some(bytes) => {
                 let set = CalibrationSet::from_tensors(&tensors(CALIBRATION, bytes)?, &manifest);
@@ -97,7 +110,18 @@ impl Bundle {
             None => None,
         };
         let digest = hex_digest(&manifest_bytes);
-        Ok(Self { path: path.into(), digest, manifest, model, reference, head, projection, golden, calibration })
+        Ok(Self {
+            path: path.into(),
+            digest,
+            manifest,
+            model,
+            head,
+            projection,
+            scores,
+            reference,
+            golden,
+            calibration,
+        })
     }
 }
 

@@ -1,7 +1,10 @@
 //! Sealing: a manifest and members become one file, reproducibly, written beside its place and renamed into it.
 
 use super::archive::{self, Members};
+use super::members::{self, CALIBRATION, CalibrationSet, GOLDEN, Golden, ProjectionHead, REFERENCE};
 use super::{Bundle, FileEntry, Manifest, Tensors, encode, hex_digest};
+use crate::saliency::LinearHead;
+use crate::shift::{Reference, ScoreModel};
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
@@ -26,11 +29,38 @@ impl Writer {
         self
     }
 
-    /// Adds a member made of tensors.
+    /// Adds [`REFERENCE`]: heads, score model and shift reference.
     ///
     /// # Errors
     /// [`Error::Data`] when a tensor's shape does not fit its data.
-    pub fn tensors(&mut self, name: &str, tensors: &Tensors) -> Result<&mut Self> {
+    pub fn reference(
+        &mut self,
+        head: &LinearHead,
+        projection: Option<&ProjectionHead>,
+        scores: &ScoreModel,
+        reference: &Reference,
+    ) -> Result<&mut Self> {
+        self.tensors(REFERENCE, &members::reference_tensors(head, projection, scores, reference))
+    }
+
+    /// Adds [`GOLDEN`]: inputs and the outputs they must give.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when the values do not fit the manifest's shapes.
+    pub fn golden(&mut self, golden: &Golden) -> Result<&mut Self> {
+        let tensors = golden.to_tensors(&self.manifest);
+        self.tensors(GOLDEN, &tensors)
+    }
+
+    /// Adds [`CALIBRATION`]: labelled pictures for a re-fit on another engine.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when bytes and labels do not fit each other.
+    pub fn calibration(&mut self, set: &CalibrationSet) -> Result<&mut Self> {
+        self.tensors(CALIBRATION, &set.to_tensors())
+    }
+
+    pub(super) fn tensors(&mut self, name: &str, tensors: &Tensors) -> Result<&mut Self> {
         let bytes = encode(tensors).map_err(|reason| Error::Data { what: "bundle member", reason })?;
         Ok(self.member(name, bytes))
     }

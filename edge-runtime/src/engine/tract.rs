@@ -123,6 +123,11 @@ impl Engine for TractEngine {
         }
         let count = images.len() / size;
         let mut outputs = Outputs { logits: vec![0.0; count * classes], features: vec![0.0; count * map] };
+        if count == 1 {
+            // A lone picture stays on the caller's thread: no hand-over, lowest latency.
+            let one = self.run_one(images, &mut outputs.logits, &mut outputs.features);
+            return one.map(|()| outputs).map_err(|e| fail(format!("{e:#}")));
+        }
         images
             .par_chunks_exact(size)
             .zip(outputs.logits.par_chunks_exact_mut(classes))
