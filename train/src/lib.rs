@@ -1,5 +1,7 @@
 //! Trains ExCon classifiers: datasets, views, networks, recipes, the training loop, evaluation.
 
+pub mod augment;
+pub mod dataset;
 mod error;
 pub mod network;
 
