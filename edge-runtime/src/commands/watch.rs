@@ -198,7 +198,7 @@ fn conclude(
         frames,
         unreadable: about.unreadable,
         sensor_faults: about.faults,
-        effective_frames: last.map_or(0, |o| o.effective_frames),
+        effective_frames: monitor.effective_frames(),
         log_r: monitor.log_r(),
         log_limit: about.mean_time.ln(),
         alarm: monitor.alarm(),
