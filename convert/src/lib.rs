@@ -5,6 +5,9 @@ pub mod export;
 pub mod fold;
 pub mod onnx;
 pub mod probe;
+pub mod quantize;
+pub mod range;
+pub mod select;
 pub mod weights;
 
 pub use error::{Error, Result};

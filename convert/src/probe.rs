@@ -54,6 +54,26 @@ impl Probe {
         let one = self.input.iter().product::<usize>().max(1);
         images.par_chunks(one).map(|image| self.run(image).map(&keep)).collect()
     }
+
+    /// Gathers something over many pictures without keeping their outputs. `merge` must not depend on order, for threads
+    /// decide who gathers what.
+    ///
+    /// # Errors
+    /// As [`Probe::run`].
+    pub fn fold<T: Send>(
+        &self,
+        images: &[f32],
+        empty: impl Fn() -> T + Sync + Send,
+        add: impl Fn(&mut T, &[Vec<f32>]) + Sync + Send,
+        merge: impl Fn(T, T) -> T + Sync + Send,
+    ) -> Result<T> {
+        let one = self.input.iter().product::<usize>().max(1);
+        let gather = |mut gathered: T, image: &[f32]| {
+            add(&mut gathered, &self.run(image)?);
+            Ok(gathered)
+        };
+        images.par_chunks(one).try_fold(&empty, gather).try_reduce(&empty, |a, b| Ok(merge(a, b)))
+    }
 }
 
 fn engine(error: TractError) -> Error {

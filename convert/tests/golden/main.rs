@@ -5,3 +5,5 @@
 mod common;
 mod export;
 mod fold;
+mod quantize;
+mod range;
