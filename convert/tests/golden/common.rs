@@ -231,6 +231,7 @@ pub fn onnx_runtime(model: &excon_convert::onnx::pb::ModelProto, input: [usize; 
         return None;
     };
     let folder = tempfile::tempdir().unwrap();
+    if let Some(k) = std::env::var_os("EXCON_KEEP") { std::fs::write(Path::new(&k).join(format!("{}-{}.onnx", model.graph.as_ref().unwrap().name, model.graph.as_ref().unwrap().node.len())), excon_convert::onnx::encode(model)).unwrap(); std::fs::write(Path::new(&k).join("input.f32"), x.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>()).unwrap(); }
     let path = |name: &str| folder.path().join(name);
     std::fs::write(path("model.onnx"), excon_convert::onnx::encode(model)).unwrap();
     std::fs::write(path("input.f32"), x.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>()).unwrap();
