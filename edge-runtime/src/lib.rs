@@ -15,4 +15,8 @@ pub mod probability;
 pub mod saliency;
 pub mod shift;
 
+#[cfg(all(test, feature = "tract"))]
+#[path = "../tests/tiny/mod.rs"]
+mod tiny;
+
 pub use error::{Error, Result};

@@ -25,6 +25,8 @@ impl GrowingRank {
         let mut distinct: Vec<f64> = Vec::new();
         let mut cells = vec![0];
         for &value in sorted {
+            // −0 and 0 are one value.
+            let value = value + 0.0;
             if distinct.last().is_none_or(|last| last.total_cmp(&value).is_lt()) {
                 distinct.push(value);
                 cells.extend([0, 0]);
@@ -39,7 +41,7 @@ impl GrowingRank {
 
     /// The p-value of a score for the draw `u` in (0, 1); small = unusually high. The score then joins the counters.
     pub fn rank(&mut self, score: f64, u: f64) -> f64 {
-        let cell = match self.distinct.binary_search_by(|value| value.total_cmp(&score)) {
+        let cell = match self.distinct.binary_search_by(|value| value.total_cmp(&(score + 0.0))) {
             Ok(atom) => 2 * atom + 1,
             Err(gap) => 2 * gap,
         };
