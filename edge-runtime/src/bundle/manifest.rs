@@ -56,10 +56,9 @@ impl Manifest {
         let named = self.labels.iter().all(|l| text(l, 256));
         demand(unique && named && (2..=100_000).contains(&self.labels.len()), "labels must be two or more, distinct")?;
 
-        let Preprocess { size, mean, std } = &self.preprocess;
-        let usable = mean.iter().all(|m| m.is_finite()) && std.iter().all(|s| s.is_finite() && *s > 0.0);
-        demand(usable, "preprocess.mean must be finite and preprocess.std positive")?;
-        demand(self.network.input == [3, *size, *size] && *size > 0, "network.input must be 3 x size x size")?;
+        self.preprocess.validate().map_err(|e| e.to_string())?;
+        let size = self.preprocess.size;
+        demand(self.network.input == [3, size, size], "network.input must be 3 x preprocess.size x preprocess.size")?;
         demand(self.network.features.iter().all(|&d| d > 0), "network.features must be positive")?;
 
         let Calibration { temperature, conformal, completeness_residual, .. } = &self.calibration;

@@ -4,64 +4,9 @@
 use super::*;
 use std::collections::BTreeSet;
 
-fn manifest() -> Manifest {
-    Manifest {
-        schema: SCHEMA.into(),
-        name: "tiny".into(),
-        version: 3,
-        target: "cpu".into(),
-        precision: Precision::Float,
-        labels: vec!["cup".into(), "jar".into()],
-        preprocess: crate::image::Preprocess { size: 2, mean: [0.5; 3], std: [0.25; 3] },
-        network: NetworkShapes {
-            input: [3, 2, 2],
-            features: [2, 1, 1],
-            input_name: "input".into(),
-            logits_name: "logits".into(),
-            features_name: "features".into(),
-        },
-        calibration: Calibration {
-            temperature: 1.25,
-            engine: "tract".into(),
-            pictures: 10,
-            conformal: Some(Conformal { method: "aps".into(), alpha: 0.1, quantile: 0.93, pictures: 10 }),
-            completeness_residual: 1e-7,
-        },
-        shift: ShiftContract {
-            mean_time_between_false_alarms: 1e6,
-            reference_frames: 0,
-            autocorrelation_time: 1.0,
-            independent: true,
-            masked_every: 16,
-        },
-        budget: vec![],
-        provenance: Provenance {
-            recipe: "excon".into(),
-            network: "tiny".into(),
-            data: "none".into(),
-            seed: 1,
-            tool: "test".into(),
-        },
-        files: BTreeMap::new(),
-    }
-}
-
 fn writer(model: &[u8]) -> Writer {
-    let manifest = manifest();
-    let golden = Golden { count: 1, inputs: vec![0.5; 12], logits: vec![1.0, 2.0], features: vec![3.0, 4.0] };
-    let reference: Tensors = [
-        (HEAD_WEIGHT.to_string(), Tensor::f32(&[2, 2], vec![1.0, 2.0, 3.0, 4.0])),
-        (HEAD_BIAS.to_string(), Tensor::f32(&[2], vec![0.0, 0.5])),
-        ("scores".to_string(), Tensor::f64(&[3], vec![0.1, 0.2, 0.3])),
-        ("head.0.weight".to_string(), Tensor::f32(&[3, 2], vec![1.0, 0.0, 0.0, 1.0, -1.0, -1.0])),
-        ("head.0.bias".to_string(), Tensor::f32(&[3], vec![0.0, 0.0, 1.0])),
-        ("head.2.weight".to_string(), Tensor::f32(&[1, 3], vec![1.0, 10.0, 100.0])),
-        ("head.2.bias".to_string(), Tensor::f32(&[1], vec![0.5])),
-    ]
-    .into();
-    let mut writer = Writer::new(manifest.clone());
+    let mut writer = crate::tiny::writer(false, 12);
     writer.member(MODEL, model.to_vec());
-    writer.tensors(REFERENCE, &reference).unwrap().tensors(GOLDEN, &golden.to_tensors(&manifest)).unwrap();
     writer
 }
 
@@ -84,8 +29,9 @@ fn what_is_sealed_comes_back_and_equal_members_give_equal_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let (one, two) = (folder.path().join("one.excon"), folder.path().join("two.excon"));
     let mut first = writer(b"model");
-    let set = CalibrationSet { size: 2, rgb: (0..24).collect(), labels: vec![1, 0] };
-    first.tensors(CALIBRATION, &set.to_tensors()).unwrap();
+    let size = crate::tiny::SIZE;
+    let set = CalibrationSet { size, rgb: vec![7; 2 * size * size * 3], labels: vec![1, 0] };
+    first.calibration(&set).unwrap();
     let made = first.clone().seal(&one).unwrap();
     first.seal(&two).unwrap();
     assert_eq!(fs::read(&one).unwrap(), fs::read(&two).unwrap());
@@ -93,13 +39,9 @@ fn what_is_sealed_comes_back_and_equal_members_give_equal_bytes() {
     assert_eq!(made, opened);
     assert_eq!(opened.calibration, Some(set));
     assert_eq!(opened.model, b"model");
-    assert_eq!(opened.reference["scores"], Tensor::f64(&[3], vec![0.1, 0.2, 0.3]));
-    assert_eq!(
-        (opened.head.weight.as_slice(), opened.head.bias.as_slice()),
-        (&[1.0, 2.0, 3.0, 4.0][..], &[0.0, 0.5][..])
-    );
-    // ReLU(2, −3, 1 − 2 + 3) = (2, 0, 2), then 2 + 0 + 200 + 0.5.
-    assert_eq!(opened.projection.unwrap().project(&[2.0, -3.0]), [202.5]);
+    assert_eq!((opened.head.weight, opened.head.bias), crate::tiny::head());
+    assert_eq!(opened.reference.frames(), 12);
+    assert!(opened.projection.is_some());
     let left: BTreeSet<_> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left.len(), 2, "no temporary file is left: {left:?}");
 }
@@ -111,7 +53,7 @@ fn a_public_tar_reads_it_and_the_folder_form_opens() {
     let place = folder.path().join("slot");
     tar::Archive::new(File::open(&path).unwrap()).unpack(&place).unwrap();
     let (file, slot) = (Bundle::open(&path).unwrap(), Bundle::open(&place).unwrap());
-    assert_eq!((&file.manifest, &file.digest, &file.reference), (&slot.manifest, &slot.digest, &slot.reference));
+    assert_eq!((&file.manifest, &file.digest, &file.golden), (&slot.manifest, &slot.digest, &slot.golden));
 
     fs::write(place.join("extra.bin"), b"x").unwrap();
     assert!(refusal(&place).contains("extra.bin is not in the manifest"));
@@ -131,7 +73,7 @@ fn a_public_tar_reads_it_and_the_folder_form_opens() {
 }
 
 #[test]
-fn every_flipped_byte_and_every_truncation_is_refused() {
+fn flipped_bytes_and_truncations_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let bytes = fs::read(sealed(folder.path())).unwrap();
     let damaged = folder.path().join("damaged.excon");
@@ -139,7 +81,8 @@ fn every_flipped_byte_and_every_truncation_is_refused() {
         fs::write(&damaged, bytes).unwrap();
         refusal(&damaged)
     };
-    for at in 0..bytes.len() {
+    // Every byte of headers and short members, one in five of the rest.
+    for at in (0..bytes.len()).filter(|at| at % 5 == 0 || *at < 1_024 || at + 2_048 > bytes.len()) {
         let mut copy = bytes.clone();
         copy[at] ^= 1 << (at % 8);
         try_bytes(&copy);
@@ -191,7 +134,8 @@ fn manifests_that_promise_nonsense_are_refused() {
         ("1.25", "-1.25", "temperature must be positive"),
         ("1.25", "1e999", "manifest.json"),
         ("\"jar\"", "\"cup\"", "labels must be"),
-        ("\"jar\"", "\"jar\", \"lid\"", "has shape"),
+        ("\"jar\"", "\"jar\", \"pot\"", "has shape"),
+        ("\"reference_frames\": 12", "\"reference_frames\": 13", "not the one the manifest describes"),
         ("\"size\": 5,", "\"size\": 18446744073709551615,", "larger than"),
         ("\"size\": 5,", "\"size\": 6,", "does not stand where"),
         ("\"aps\"", "\"guess\"", "method must be aps"),
@@ -213,11 +157,28 @@ fn a_failed_seal_leaves_what_was_there() {
     let path = sealed(folder.path());
     let before = fs::read(&path).unwrap();
     let mut bad = writer(b"model");
-    bad.tensors(GOLDEN, &[("inputs".to_string(), Tensor::f32(&[1], vec![f32::NAN]))].into()).unwrap();
+    bad.member(GOLDEN, encode(&[("inputs".to_string(), Tensor::f32(&[1], vec![f32::NAN]))].into()).unwrap());
     assert!(matches!(bad.seal(&path), Err(Error::Bundle { .. })));
     assert_eq!(fs::read(&path).unwrap(), before);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     let nowhere = folder.path().join("missing/tiny.excon");
     assert!(matches!(writer(b"model").seal(nowhere), Err(Error::Write { .. })));
     assert!(matches!(Bundle::open(folder.path().join("none.excon")), Err(Error::Read { .. })));
+}
+
+#[test]
+fn a_projection_head_follows_its_definition() {
+    let tensors: Tensors = [
+        ("head.0.weight".to_string(), Tensor::f32(&[3, 2], vec![1.0, 0.0, 0.0, 1.0, -1.0, -1.0])),
+        ("head.0.bias".to_string(), Tensor::f32(&[3], vec![0.0, 0.0, 1.0])),
+        ("head.2.weight".to_string(), Tensor::f32(&[1, 3], vec![1.0, 10.0, 100.0])),
+        ("head.2.bias".to_string(), Tensor::f32(&[1], vec![0.5])),
+    ]
+    .into();
+    let head = ProjectionHead::from_tensors(&tensors, 2).unwrap().unwrap();
+    // ReLU(2, −3, 1 − 2 + 3) = (2, 0, 2), then 2 + 0 + 200 + 0.5.
+    assert_eq!(head.project(&[2.0, -3.0]), [202.5]);
+    assert_eq!(head.to_tensors(), tensors);
+    assert!(ProjectionHead::from_tensors(&tensors, 3).is_err());
+    assert_eq!(ProjectionHead::from_tensors(&Tensors::new(), 2).unwrap(), None);
 }

@@ -19,7 +19,7 @@ pub use bars::{Bar, bars};
 pub use line::{LineChart, Series, line_chart};
 pub use overlay::{OVERLAY_STRENGTH, Tile, overlay, png_data_uri, sheet, viridis};
 pub use plot::Unit;
-pub use reliability::{ReliabilityBin, reliability_diagram};
+pub use reliability::reliability_diagram;
 pub use timeline::{Alarm, Phase, Timeline, Trace, timeline};
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};

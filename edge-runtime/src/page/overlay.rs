@@ -37,7 +37,7 @@ pub fn viridis(value: f32) -> [u8; 3] {
 /// The map alone, in viridis, and laid over the greyscale picture. The map is enlarged to the picture and scaled to its
 /// own range, smallest value dark, largest yellow.
 pub fn overlay(picture: &Picture, map: &Map) -> (Picture, Picture) {
-    let map = stand_in::normalised(&stand_in::upsample(map, picture.width, picture.height));
+    let map = map.upsample(picture.width, picture.height).normalised();
     let colours: Vec<[u8; 3]> = map.values.iter().map(|&v| viridis(v)).collect();
     let mixed = picture.rgb.chunks_exact(3).zip(&colours).flat_map(|(p, c)| {
         let grey = 0.299 * f32::from(p[0]) + 0.587 * f32::from(p[1]) + 0.114 * f32::from(p[2]);
@@ -112,31 +112,4 @@ pub fn sheet(tiles: &[Tile]) -> Result<Markup> {
         ul.sheet { @for cell in &cells { (cell) } }
         div.ramp aria-hidden="true" { "speaks against" i {} "speaks for the predicted class" }
     })
-}
-
-mod stand_in {
-    use super::Map;
-    pub fn upsample(m: &Map, width: usize, height: usize) -> Map {
-        let at = |i: usize, n: usize, from: usize| {
-            let p = (((i as f32 + 0.5) * from as f32 / n as f32) - 0.5).clamp(0.0, from as f32 - 1.0);
-            (p as usize, (p as usize + 1).min(from - 1), p.fract())
-        };
-        let mut values = Vec::new();
-        for y in 0..height {
-            for x in 0..width {
-                let ((y0, y1, fy), (x0, x1, fx)) = (at(y, height, m.height), at(x, width, m.width));
-                let v = |y: usize, x: usize| m.values[y * m.width + x];
-                values.push(
-                    (v(y0, x0) * (1.0 - fx) + v(y0, x1) * fx) * (1.0 - fy)
-                        + (v(y1, x0) * (1.0 - fx) + v(y1, x1) * fx) * fy,
-                );
-            }
-        }
-        Map { width, height, values }
-    }
-    pub fn normalised(m: &Map) -> Map {
-        let low = m.values.iter().copied().fold(f32::INFINITY, f32::min);
-        let high = m.values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        Map { values: m.values.iter().map(|v| (v - low) / (high - low + 1e-8)).collect(), ..*m }
-    }
 }

@@ -2,32 +2,17 @@
 
 use super::empty;
 use super::plot::{Scale, Unit, axes, px};
+use crate::probability::Bin;
 use maud::{Markup, html};
-
-/// Pictures whose confidence falls into one bin.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct ReliabilityBin {
-    /// Lower edge of the bin, 0..1.
-    pub lower: f64,
-    /// Upper edge of the bin, 0..1.
-    pub upper: f64,
-    /// Pictures in it.
-    pub count: usize,
-    /// Their mean confidence, 0..1.
-    pub confidence: f64,
-    /// Share of them that was right, 0..1.
-    pub accuracy: f64,
-}
 
 const WIDTH: f64 = 420.0;
 const HEIGHT: f64 = 440.0;
 
 /// One diagram: a bar a bin up to its accuracy, the gap to its confidence, the diagonal where both agree, and the
 /// counts below. `summary` stands in the plot, such as `ECE 4.2 %`.
-pub fn reliability_diagram(title: &str, summary: &str, bins: &[ReliabilityBin]) -> Markup {
-    let usable =
-        |b: &&ReliabilityBin| b.count > 0 && [b.lower, b.upper, b.confidence, b.accuracy].iter().all(|v| v.is_finite());
-    let shown: Vec<&ReliabilityBin> = bins.iter().filter(usable).collect();
+pub fn reliability_diagram(title: &str, summary: &str, bins: &[Bin]) -> Markup {
+    let usable = |b: &&Bin| b.count > 0 && [b.lower, b.upper, b.confidence, b.accuracy].iter().all(|v| v.is_finite());
+    let shown: Vec<&Bin> = bins.iter().filter(usable).collect();
     if shown.is_empty() {
         return empty();
     }
@@ -48,7 +33,7 @@ pub fn reliability_diagram(title: &str, summary: &str, bins: &[ReliabilityBin]) 
                 rect.gap x=(px(left)) width=(wide) y=(px(top)) height=(px(bottom - top)) {}
                 @let tall = 34.0 * b.count as f64 / most;
                 rect.count x=(px(left)) width=(wide) y=(px(base - tall)) height=(px(tall)) {}
-                text x=(px((left + right) / 2.0)) y=(px(base - tall - 4.0)) text-anchor="middle" { (b.count) }
+                text.small x=(px((left + right) / 2.0)) y=(px(base - tall - 4.0)) text-anchor="middle" { (b.count) }
             }
             line.dash x1=(px(x.from)) y1=(px(y.from)) x2=(px(x.to)) y2=(px(y.to)) {}
             text x="0" y=(px(base - 2.0)) { "pictures" }

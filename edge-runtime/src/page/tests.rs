@@ -4,6 +4,7 @@
 
 use super::*;
 use crate::image::Picture;
+use crate::probability::Bin;
 use crate::saliency::Map;
 
 const VOID: [&str; 4] = ["meta", "img", "br", "!DOCTYPE"];
@@ -83,7 +84,7 @@ fn timelines_are_well_formed_whatever_the_data() {
 
 #[test]
 fn reliability_shows_counts_and_skips_empty_bins() {
-    let bin = |i: usize, count| ReliabilityBin {
+    let bin = |i: usize, count| Bin {
         lower: i as f64 / 10.0,
         upper: (i + 1) as f64 / 10.0,
         count,
