@@ -4,6 +4,8 @@ pub mod augment;
 pub mod corruption;
 pub mod dataset;
 mod error;
+pub mod kernel;
 pub mod network;
+pub mod optimizer;
 
 pub use error::{Error, Result};

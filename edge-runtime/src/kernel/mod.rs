@@ -1,1 +1,11 @@
-//! Fused kernels.
+//! Instruction sets and vectors: what every numeric kernel of the toolkit stands on.
+//!
+//! A kernel is written once, generic over [`Vector`], and [`dispatch`] instantiates it for each instruction set, so the
+//! AVX-512 code is the text that the tests run with AVX2 and with plain arrays. The set is chosen at run time by
+//! [`active`]; the variable `EXCON_ISA` overrides it.
+
+mod isa;
+mod vector;
+
+pub use isa::{Isa, Kernel, active, dispatch, note};
+pub use vector::{Portable, Vector};

@@ -1,5 +1,15 @@
 //! A network is data: one graph of named nodes that the trainer executes and the converter exports.
+//!
+//! [`build`] makes the graph of a named architecture, [`Network`] gives it parameters and walks it.
 
 mod graph;
+mod parameters;
+mod resnet;
+#[cfg(test)]
+mod tests;
+mod walk;
 
 pub use graph::{Graph, Node, NodeId, Op};
+pub use parameters::Network;
+pub use resnet::{NAMES, Stem, build, last_convolution};
+pub use walk::NormMode;

@@ -1,0 +1,9 @@
+//! The converter against the independent vectors, on the ResNet-8 of `tests/fixtures/network`.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+mod export;
+mod fold;
+mod quantize;
+mod range;

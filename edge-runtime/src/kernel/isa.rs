@@ -1,0 +1,158 @@
+//! Which instruction set the kernels use: detected once, overridden by `EXCON_ISA`, never one the processor lacks.
+
+#[cfg(target_arch = "x86_64")]
+use super::vector::{Avx2, Avx512};
+use super::vector::{Portable, Vector};
+use crate::{Error, Result};
+use std::sync::OnceLock;
+
+/// An instruction set that kernels are instantiated for. NEON will join here; until then it takes `Portable`, which
+/// compilers turn into four-lane code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Isa {
+    /// Plain arrays; correct on every processor.
+    Portable,
+    /// AVX2 with FMA: eight lanes.
+    Avx2,
+    /// AVX-512F: sixteen lanes.
+    Avx512,
+}
+
+impl Isa {
+    /// All sets, narrowest first.
+    pub const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Avx512];
+
+    /// The name that `EXCON_ISA` takes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        }
+    }
+
+    /// Whether this processor (and operating system) can run the set.
+    pub fn is_available(self) -> bool {
+        match self {
+            Self::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => Self::Avx2.is_available() && is_x86_feature_detected!("avx512f"),
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx2 | Self::Avx512 => false,
+        }
+    }
+
+    /// The sets this processor can run, narrowest first.
+    pub fn available() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|isa| isa.is_available())
+    }
+
+    /// The widest set this processor can run.
+    pub fn widest() -> Self {
+        Self::available().last().unwrap_or(Self::Portable)
+    }
+
+    /// Reads a set's name.
+    ///
+    /// # Errors
+    /// When the name is unknown or the processor lacks the set.
+    pub fn parse(name: &str) -> Result<Self> {
+        let fail = |reason| Err(Error::Data { what: "EXCON_ISA", reason });
+        match Self::ALL.into_iter().find(|isa| isa.name() == name.trim()) {
+            Some(isa) if isa.is_available() => Ok(isa),
+            Some(isa) => fail(format!(
+                "this processor has no {}; the widest it has is {}. Unset the variable or name that one",
+                isa.name(),
+                Self::widest().name()
+            )),
+            None => fail(format!("{name:?} is not one of portable, avx2, avx512. Unset the variable or name one")),
+        }
+    }
+}
+
+fn selection() -> &'static (Isa, Option<String>) {
+    static SELECTION: OnceLock<(Isa, Option<String>)> = OnceLock::new();
+    SELECTION.get_or_init(|| match std::env::var("EXCON_ISA") {
+        Err(_) => (Isa::widest(), None),
+        Ok(name) => match Isa::parse(&name) {
+            Ok(isa) => (isa, None),
+            Err(error) => (Isa::widest(), Some(format!("{error}; {} is used", Isa::widest().name()))),
+        },
+    })
+}
+
+/// The set in use: `EXCON_ISA` where that names an available one, else the widest. Fixed at the first call.
+pub fn active() -> Isa {
+    selection().0
+}
+
+/// Why `EXCON_ISA` was not followed, if it was not: for a command's diagnostics.
+pub fn note() -> Option<&'static str> {
+    selection().1.as_deref()
+}
+
+/// A computation written once over vectors.
+pub trait Kernel {
+    /// What it returns.
+    type Output;
+
+    /// Runs it with vectors `V`. Mark implementations `#[inline(always)]`: only inlined into [`dispatch`]'s functions
+    /// is the code compiled for the instruction set.
+    ///
+    /// # Safety
+    /// The processor must have the instruction set of `V`; [`dispatch`] sees to that.
+    unsafe fn run<V: Vector>(self) -> Self::Output;
+}
+
+/// Runs a kernel with an instruction set, or with [`Isa::Portable`] where the processor lacks that one.
+#[inline]
+pub fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the sets were just detected.
+        Isa::Avx512 if isa.is_available() => unsafe { run_avx512(kernel) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the set was just detected.
+        Isa::Avx2 if isa.is_available() => unsafe { run_avx2(kernel) },
+        // SAFETY: plain arrays need nothing of the processor.
+        _ => unsafe { kernel.run::<Portable>() },
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: this function's features are those of the vectors.
+    unsafe { kernel.run::<Avx2>() }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx2,fma")]
+fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: this function's features are those of the vectors.
+    unsafe { kernel.run::<Avx512>() }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn names_are_read_and_unknown_ones_refused_with_the_choice() {
+        assert_eq!(Isa::parse("portable").unwrap(), Isa::Portable);
+        let error = Isa::parse("sse9").unwrap_err().to_string();
+        assert!(error.contains("portable, avx2, avx512"), "{error}");
+        for isa in Isa::ALL {
+            assert_eq!(Isa::parse(isa.name()).is_ok(), isa.is_available());
+        }
+    }
+
+    #[test]
+    fn the_active_set_is_available() {
+        assert!(active().is_available());
+        assert!(Isa::available().any(|isa| isa == Isa::Portable));
+    }
+}

@@ -1,0 +1,387 @@
+//! Convolution, N × H × W × C with O × I × K × K weights: forward, input gradient, weight gradient.
+//!
+//! Each thread copies a few images with their zero border into its scratch memory and correlates from there. The input
+//! gradient of stride `s` is `s × s` correlations of the output gradient, one for each residue of the input position,
+//! with the weights that reach it. It is skipped when the input is not tracked, as that of the first convolution.
+
+use super::correlate::{Correlation, Epilogue, Packed, Steps, segments};
+use super::weight_gradient::WeightGradient;
+use super::{Shared, floats, uninitialised, with_floats, with_scratch};
+use candle_core::{CpuStorage, CustomOp2, Device, Layout, Result, Shape, Tensor, bail};
+use excon_edge::kernel::{Isa, active};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Scratch memory for padded images: a good part of a second-level cache, in numbers.
+const CHUNK: usize = 48 * 1024;
+
+/// Geometry of a convolution without bias; square kernel, symmetric zero padding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Convolution {
+    /// Stride in both directions.
+    pub stride: usize,
+    /// Zero padding on every side.
+    pub padding: usize,
+    /// Instruction set of the kernels.
+    pub isa: Isa,
+}
+
+/// Convolution of an N × H × W × C map with O × C/groups × K × K weights, tracked by autograd.
+///
+/// # Errors
+/// When shapes do not fit together or the tensors are not `f32`.
+pub fn conv2d(x: &Tensor, weight: &Tensor, stride: usize, padding: usize, groups: usize) -> Result<Tensor> {
+    let op = Convolution { stride, padding, isa: active() };
+    if groups == 1 {
+        return x.contiguous()?.apply_op2(&weight.contiguous()?, op);
+    }
+    // Simple rather than fast: our networks have no groups yet.
+    let (xs, weights) = (x.chunk(groups, 3)?, weight.chunk(groups, 0)?);
+    if xs.len() != groups || weights.len() != groups {
+        bail!("{groups} groups need at least as many channels");
+    }
+    let parts: Result<Vec<_>> =
+        xs.iter().zip(&weights).map(|(x, w)| x.contiguous()?.apply_op2(&w.contiguous()?, op)).collect();
+    Tensor::cat(&parts?, 3)?.contiguous()
+}
+
+/// `relu(conv(x) + bias + residual)` in one pass, not tracked: the inference form of convolution and batch norm.
+///
+/// # Errors
+/// When shapes do not fit together or the tensors are not `f32`.
+pub fn conv2d_fused(
+    x: &Tensor,
+    weight: &Tensor,
+    stride: usize,
+    padding: usize,
+    bias: &[f32],
+    residual: Option<&Tensor>,
+    relu: bool,
+) -> Result<Tensor> {
+    let op = Convolution { stride, padding, isa: active() };
+    let shape = op.shape(x.dims4()?, weight.dims4()?)?;
+    if bias.len() != shape.output.3 {
+        bail!("{} biases for {} channels", bias.len(), shape.output.3);
+    }
+    let (x, weight) = (x.contiguous()?, weight.contiguous()?);
+    let y = match residual {
+        None => with_floats([&x, &weight], |[x, w]| Ok(op.forward(&shape, x, w, Some(bias), None, relu)))?,
+        Some(residual) if residual.dims4()? == shape.output => {
+            with_floats([&x, &weight, &residual.contiguous()?], |[x, w, r]| {
+                Ok(op.forward(&shape, x, w, Some(bias), Some(r), relu))
+            })?
+        }
+        Some(residual) => bail!("the residual is {:?}, the convolution {:?}", residual.dims(), shape.output),
+    };
+    Tensor::from_vec(y, shape.output, &Device::Cpu)
+}
+
+/// Checked shapes of one call.
+#[derive(Debug, Clone, Copy)]
+struct Shapes {
+    /// N, H, W, C of the input.
+    input: (usize, usize, usize, usize),
+    /// N, H, W, C of the output.
+    output: (usize, usize, usize, usize),
+    /// Kernel side.
+    kernel: usize,
+}
+
+impl Convolution {
+    fn shape(
+        &self,
+        input @ (n, h, w, c): (usize, usize, usize, usize),
+        weight: (usize, usize, usize, usize),
+    ) -> Result<Shapes> {
+        let (outputs, inputs, kernel, other) = weight;
+        if kernel != other || inputs != c || kernel * outputs * h * w * c * self.stride == 0 {
+            bail!("convolution of {input:?} (N, H, W, C) with weights {weight:?} (O, I, K, K), stride {}", self.stride);
+        }
+        let side = |side: usize| match (side + 2 * self.padding).checked_sub(kernel) {
+            Some(rest) => Ok(rest / self.stride + 1),
+            None => bail!("a kernel of {kernel} does not fit a padded side of {}", side + 2 * self.padding),
+        };
+        Ok(Shapes { input, output: (n, side(h)?, side(w)?, outputs), kernel })
+    }
+
+    /// The zero-padded input that windows are read from.
+    fn frame(&self, shapes: &Shapes) -> Frame {
+        let (_, h, w, c) = shapes.input;
+        let border = [self.padding; 2];
+        Frame { rows: h, columns: w, channels: c, stride: c, top: border, left: border }
+    }
+
+    fn forward(
+        &self,
+        shapes: &Shapes,
+        x: &[f32],
+        weight: &[f32],
+        bias: Option<&[f32]>,
+        residual: Option<&[f32]>,
+        relu: bool,
+    ) -> Vec<f32> {
+        let (n, rows, columns, outputs) = shapes.output;
+        let k = shapes.kernel;
+        let frame = self.frame(shapes);
+        let c = frame.channels;
+        let taps = (0..k * k).map(|t| frame.offset(t / k, t % k));
+        let job = Correlation {
+            segments: segments(taps, c),
+            packed: Packed::new(self.isa, k * k * c, outputs, |input, o| {
+                weight[(o * c + input % c) * k * k + input / c]
+            }),
+            rows,
+            columns,
+            input: frame.steps(self.stride),
+            output: Steps { pixel: outputs, row: columns * outputs, image: rows * columns * outputs },
+            first: 0,
+        };
+        let mut y = uninitialised(n * job.output.image);
+        let out = Shared::of(&mut y);
+        each_chunk(n, frame.len(), |images| {
+            with_scratch(|[scratch, _]| {
+                let input = frame.pad(x, images.clone(), scratch);
+                let at = images.start * job.output.image;
+                let residual = residual.map(|r| r[at..].as_ptr());
+                // SAFETY: the frame holds whole padded images; each chunk writes its own images of `y`.
+                unsafe { job.run(images.len(), input, out.at(at), Epilogue { bias, residual, relu }) };
+            });
+        });
+        y
+    }
+
+    fn input_gradient(&self, shapes: &Shapes, gradient: &[f32], weight: &[f32]) -> Vec<f32> {
+        let (n, h, w, c) = shapes.input;
+        let (_, rows, columns, outputs) = shapes.output;
+        let (s, k) = (self.stride, shapes.kernel);
+        let vertical = Residue::all(h, rows, k, s, self.padding);
+        let horizontal = Residue::all(w, columns, k, s, self.padding);
+        let frame = Frame {
+            rows,
+            columns,
+            channels: outputs,
+            stride: outputs,
+            top: Residue::border(&vertical),
+            left: Residue::border(&horizontal),
+        };
+        let mut jobs = vec![];
+        for v in &vertical {
+            for u in &horizontal {
+                // Ascending offsets, so that neighbouring taps join into one segment.
+                let taps: Vec<(usize, usize, usize)> = v
+                    .taps
+                    .iter()
+                    .flat_map(|&(ky, dy)| u.taps.iter().map(move |&(kx, dx)| (ky, kx, dy, dx)))
+                    .map(|(ky, kx, dy, dx)| {
+                        let (y, x) = (dy + frame.top[0] as isize, dx + frame.left[0] as isize);
+                        (ky, kx, frame.offset(y as usize, x as usize))
+                    })
+                    .collect();
+                jobs.push(Correlation {
+                    segments: segments(taps.iter().map(|t| t.2), outputs),
+                    packed: Packed::new(self.isa, taps.len() * outputs, c, |input, ci| {
+                        let (ky, kx, _) = taps[input / outputs];
+                        weight[(((input % outputs) * c + ci) * k + ky) * k + kx]
+                    }),
+                    rows: v.count,
+                    columns: u.count,
+                    input: frame.steps(1),
+                    output: Steps { pixel: s * c, row: s * w * c, image: h * w * c },
+                    first: (v.residue * w + u.residue) * c,
+                });
+            }
+        }
+        let mut dx = uninitialised(n * h * w * c);
+        let out = Shared::of(&mut dx);
+        each_chunk(n, frame.len(), |images| {
+            with_scratch(|[scratch, _]| {
+                let input = frame.pad(gradient, images.clone(), scratch);
+                for job in &jobs {
+                    // SAFETY: the border covers every tap; residues are disjoint, and each chunk has its own images.
+                    unsafe { job.run(images.len(), input, out.at(images.start * h * w * c), Epilogue::default()) };
+                }
+            });
+        });
+        dx
+    }
+
+    fn weight_gradient(&self, shapes: &Shapes, x: &[f32], gradient: &[f32]) -> Vec<f32> {
+        let (n, ..) = shapes.input;
+        let (_, rows, columns, outputs) = shapes.output;
+        let k = shapes.kernel;
+        let frame = self.frame(shapes);
+        let c = frame.channels;
+        let offsets = (0..k * k * c).map(|i| frame.offset(i / c / k, i / c % k) + i % c).collect();
+        let job = WeightGradient::new(self.isa, offsets, outputs, rows, columns, frame.steps(self.stride));
+        // Vectors of the gradient must not reach into the next pixel.
+        let padded = Frame { rows, columns, channels: outputs, stride: job.channels, top: [0; 2], left: [0; 2] };
+        let parts = (2 * rayon::current_num_threads()).clamp(1, n.max(1));
+        let sums: Vec<Vec<f32>> = (0..parts)
+            .into_par_iter()
+            .with_max_len(1)
+            .map(|part| {
+                let mut sum = vec![0.0; job.len()];
+                with_scratch(|[scratch, aligned]| {
+                    for images in chunks(n * part / parts..n * (part + 1) / parts, frame.len()) {
+                        let input = frame.pad(x, images.clone(), scratch);
+                        let gradient = padded.pad(gradient, images.clone(), aligned);
+                        // SAFETY: both buffers hold whole images in the layout that the job was made for.
+                        unsafe { job.add(images.len(), input, gradient, &mut sum) };
+                    }
+                });
+                sum
+            })
+            .collect();
+        let mut dw = uninitialised(outputs * c * k * k);
+        dw.par_chunks_mut(c * k * k).enumerate().for_each(|(o, dw)| {
+            for (i, dw) in dw.iter_mut().enumerate() {
+                let at = (i % (k * k) * c + i / (k * k)) * job.channels + o;
+                *dw = sums.iter().map(|sum| sum[at]).sum();
+            }
+        });
+        dw
+    }
+}
+
+/// Input positions of one residue modulo the stride, along one axis: position = residue + stride · t.
+struct Residue {
+    residue: usize,
+    /// Positions, t = 0 .. count.
+    count: usize,
+    /// Kernel index and the output position it reaches, relative to t; ascending in the latter.
+    taps: Vec<(usize, isize)>,
+    /// Rows (columns) of zeros that the taps need before and after the output.
+    border: [usize; 2],
+}
+
+impl Residue {
+    fn all(side: usize, outputs: usize, kernel: usize, stride: usize, padding: usize) -> Vec<Self> {
+        (0..stride.min(side))
+            .map(|residue| {
+                let count = (side - residue).div_ceil(stride);
+                // output · stride + k − padding = residue + stride · t
+                let mut taps: Vec<(usize, isize)> = (0..kernel)
+                    .map(|k| (k, residue as isize + padding as isize - k as isize))
+                    .filter(|(_, distance)| distance.rem_euclid(stride as isize) == 0)
+                    .map(|(k, distance)| (k, distance.div_euclid(stride as isize)))
+                    .collect();
+                taps.reverse();
+                let before = taps.first().map_or(0, |t| (-t.1).max(0) as usize);
+                let after = taps.last().map_or(0, |t| (count as isize + t.1 - outputs as isize).max(0) as usize);
+                Self { residue, count, taps, border: [before, after] }
+            })
+            .collect()
+    }
+
+    fn border(all: &[Self]) -> [usize; 2] {
+        [0, 1].map(|side| all.iter().map(|r| r.border[side]).max().unwrap_or(0))
+    }
+}
+
+/// Images with a border of zeros, and pixels possibly padded to more channels.
+#[derive(Debug, Clone, Copy)]
+struct Frame {
+    rows: usize,
+    columns: usize,
+    channels: usize,
+    /// Numbers from pixel to pixel, at least `channels`.
+    stride: usize,
+    /// Rows of zeros above and below.
+    top: [usize; 2],
+    /// Columns of zeros left and right.
+    left: [usize; 2],
+}
+
+impl Frame {
+    fn width(&self) -> usize {
+        self.columns + self.left[0] + self.left[1]
+    }
+
+    /// Numbers of one framed image.
+    fn len(&self) -> usize {
+        (self.rows + self.top[0] + self.top[1]) * self.width() * self.stride
+    }
+
+    /// Where a pixel of the frame starts.
+    fn offset(&self, row: usize, column: usize) -> usize {
+        (row * self.width() + column) * self.stride
+    }
+
+    /// Steps of a window that moves by `stride` pixels.
+    fn steps(&self, stride: usize) -> Steps {
+        Steps { pixel: stride * self.stride, row: stride * self.width() * self.stride, image: self.len() }
+    }
+
+    /// The images with their frame: copied into `scratch`, or where they are if the frame adds nothing.
+    fn pad(&self, source: &[f32], images: Range<usize>, scratch: &mut Vec<f32>) -> *const f32 {
+        let (row, image) = (self.columns * self.channels, self.rows * self.columns * self.channels);
+        let source = &source[images.start * image..images.end * image];
+        if self.len() == image {
+            return source.as_ptr();
+        }
+        let needed = images.len() * self.len();
+        if scratch.len() < needed {
+            scratch.resize(needed, 0.0);
+        }
+        let width = self.width() * self.stride;
+        for (source, frame) in source.chunks_exact(image).zip(scratch.chunks_exact_mut(self.len())) {
+            let (above, rest) = frame.split_at_mut(self.top[0] * width);
+            let (inside, below) = rest.split_at_mut(self.rows * width);
+            above.fill(0.0);
+            below.fill(0.0);
+            for (source, line) in source.chunks_exact(row).zip(inside.chunks_exact_mut(width)) {
+                let (before, rest) = line.split_at_mut(self.left[0] * self.stride);
+                let (pixels, after) = rest.split_at_mut(self.columns * self.stride);
+                before.fill(0.0);
+                after.fill(0.0);
+                if self.stride == self.channels {
+                    pixels.copy_from_slice(source);
+                } else {
+                    let pixels = pixels.chunks_exact_mut(self.stride);
+                    for (source, pixel) in source.chunks_exact(self.channels).zip(pixels) {
+                        pixel[..self.channels].copy_from_slice(source);
+                        pixel[self.channels..].fill(0.0);
+                    }
+                }
+            }
+        }
+        scratch.as_ptr()
+    }
+}
+
+/// Splits images into runs of about [`CHUNK`] numbers.
+fn chunks(images: Range<usize>, image: usize) -> impl Iterator<Item = Range<usize>> {
+    let per = (CHUNK / image.max(1)).max(1);
+    images.clone().step_by(per).map(move |from| from..(from + per).min(images.end))
+}
+
+/// Runs `f` on chunks of images in parallel; chunks are small enough that the threads end together.
+fn each_chunk(images: usize, image: usize, f: impl Fn(Range<usize>) + Sync) {
+    let fair = images.div_ceil(4 * rayon::current_num_threads());
+    let per = (CHUNK / image.max(1)).clamp(1, fair.max(1));
+    (0..images.div_ceil(per)).into_par_iter().with_max_len(1).for_each(|i| f(i * per..((i + 1) * per).min(images)));
+}
+
+impl CustomOp2 for Convolution {
+    fn name(&self) -> &'static str {
+        "conv2d-nhwc"
+    }
+
+    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
+        let shapes = self.shape(l1.shape().dims4()?, l2.shape().dims4()?)?;
+        let y = self.forward(&shapes, floats(s1, l1)?, floats(s2, l2)?, None, None, false);
+        Ok((CpuStorage::F32(y), shapes.output.into()))
+    }
+
+    fn bwd(&self, x: &Tensor, weight: &Tensor, _: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let shapes = self.shape(x.dims4()?, weight.dims4()?)?;
+        with_floats([x, weight, &g.contiguous()?], |[xs, weights, gs]| {
+            let dx = x.track_op().then(|| self.input_gradient(&shapes, gs, weights));
+            let dw = weight.track_op().then(|| self.weight_gradient(&shapes, xs, gs));
+            let tensor = |data: Option<Vec<f32>>, like: &Tensor| {
+                data.map(|data| Tensor::from_vec(data, like.shape(), &Device::Cpu)).transpose()
+            };
+            Ok((tensor(dx, x)?, tensor(dw, weight)?))
+        })
+    }
+}
