@@ -6,7 +6,9 @@
 
 mod conv;
 mod correlate;
+mod frame;
 mod norm;
+mod pixelwise;
 mod pool;
 #[cfg(test)]
 mod tests;
