@@ -172,7 +172,7 @@ impl Norm {
         // Without a ReLU the residual's gradient is the output's, which the caller has.
         let mut d = (residual && self.relu).then(|| uninitialised(x.len()));
         let keep = d.as_mut().map(|d| Shared::of(d));
-        let gated = Gated { gradient: g, gate: Plain(y) };
+        let gated = Gated { gradient: Plain(g), gate: Plain(y) };
         // SAFETY: all maps have the length of `x`.
         let sums = unsafe {
             match self.relu {

@@ -263,16 +263,28 @@ impl Pair for Deviation<'_> {
 
 /// The output gradient where the ReLU let through.
 #[derive(Clone, Copy)]
-pub(super) struct Gated<'a, G> {
-    pub(super) gradient: &'a [f32],
+pub(super) struct Gated<D, G> {
+    pub(super) gradient: D,
     pub(super) gate: G,
 }
 
-impl<G: Value> Value for Gated<'_, G> {
+impl<D: Value, G: Value> Value for Gated<D, G> {
     #[inline(always)]
     unsafe fn at<V: Vector>(&self, index: usize, channel: usize) -> V {
         // SAFETY: passed on to the caller.
-        unsafe { load::<V>(self.gradient, index).where_positive(self.gate.at::<V>(index, channel)) }
+        unsafe { self.gradient.at::<V>(index, channel).where_positive(self.gate.at::<V>(index, channel)) }
+    }
+}
+
+/// Numbers as they are, of a buffer that is being rewritten.
+#[derive(Clone, Copy)]
+pub(super) struct Raw(pub(super) Shared);
+
+impl Value for Raw {
+    #[inline(always)]
+    unsafe fn at<V: Vector>(&self, index: usize, _: usize) -> V {
+        // SAFETY: passed on to the caller.
+        unsafe { V::load(self.0.at(index)) }
     }
 }
 
