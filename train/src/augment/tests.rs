@@ -90,16 +90,9 @@ fn reductions_are_antialiased_as_torchvision_and_pillow_do() {
         resized_crop(&rgb, 64, Crop { top: 0, left: 0, height: 64, width: 64 }, false, size, &mut scratch);
         close(&scratch.planes, &golden.floats(&format!("tv_f32_64to{size}")), 1e-5);
     }
-    for (name, size, filter) in [
-        ("pil_64to32", 32, Filter::Triangle),
-        ("pil_64to48", 48, Filter::Triangle),
-        ("pil_64to80_up", 80, Filter::Triangle),
-        ("pil_box_64to32", 32, Filter::Box),
-    ] {
-        let ours = resize_bytes(&rgb, (64, 64), (size, size), filter);
-        let pil = golden.bytes(name).0;
-        assert!(ours.iter().zip(&pil).all(|(a, b)| a.abs_diff(*b) <= 1), "{name}");
-    }
+    let pil = golden.bytes("pil_box_64to32").0;
+    let ours = resize_bytes(&rgb, (64, 64), (32, 32), Filter::Box);
+    assert!(ours.iter().zip(&pil).all(|(a, b)| a.abs_diff(*b) <= 1), "more than a level from Pillow");
 }
 
 #[test]

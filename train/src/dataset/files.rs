@@ -200,6 +200,8 @@ impl Files {
                 return Ok(());
             }
         }
+        // Read on behind the last file, so that the checksum at the end of a gzip stream is looked at.
+        std::io::copy(&mut archive.into_inner(), &mut std::io::sink()).map_err(|e| self.damaged(None, &e))?;
         Ok(())
     }
 

@@ -240,7 +240,8 @@ fn damaged_archives_are_refused() {
     let whole = fs::read(&archive).unwrap();
     for length in (0..whole.len()).step_by(97) {
         fs::write(&archive, &whole[..length]).unwrap();
-        assert!(matches!(open(&archive, &OpenOptions::default()), Err(Error::Dataset { .. })), "cut at {length}");
+        let answer = open(&archive, &OpenOptions::default()).map(|_| ());
+        assert!(matches!(answer, Err(Error::Dataset { .. })), "cut at {length}: {answer:?}");
     }
     fs::write(&archive, b"PK\x03\x04rest").unwrap();
     assert!(message(&archive, &OpenOptions::default()).contains("Unpack it"));

@@ -8,6 +8,8 @@ mod conv;
 mod correlate;
 mod norm;
 mod pool;
+#[cfg(test)]
+mod tests;
 mod weight_gradient;
 
 pub use conv::{Convolution, conv2d, conv2d_fused};

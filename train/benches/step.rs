@@ -1,0 +1,82 @@
+//! Milliseconds per image of inference and of a whole training step, on one and two threads.
+//!
+//! `cargo bench -p excon-train --bench step`. Each figure is the least of a few repetitions, as other work on the machine
+//! can only add to it. GFLOP/s counts the convolutions' multiply-adds as two, three times for a step.
+
+use candle_core::{Device, Result, Tensor};
+use excon_train::network::{Graph, Network, NormMode, Op, Stem, build};
+use excon_train::optimizer::{Sgd, SgdConfig};
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+use std::time::{Duration, Instant};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+    println!("{} instructions", excon_edge::kernel::active().name());
+    println!("network            threads  infer ms  GFLOP/s  step ms  GFLOP/s");
+    for (name, stem, side, batch) in [("resnet8", Stem::Stride2, 64, 128), ("resnet20", Stem::Stride1, 32, 64)] {
+        let network = Network::new(build(name, 6, stem, 128)?, &mut ChaCha8Rng::seed_from_u64(1))?;
+        let flop = 2.0 * multiply_adds(network.graph(), side) as f64;
+        let x = Tensor::rand(-1f32, 1f32, (batch, side, side, 3), &Device::Cpu)?;
+        for threads in [1, 2] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
+            let infer = best(|| pool.install(|| infer(&network, &x)))? / batch as f64;
+            let mut optimizer = Sgd::new(network.parameters(), SgdConfig::default())?;
+            let step = best(|| pool.install(|| step(&network, &mut optimizer, &x)))? / batch as f64;
+            let rates = [flop / infer / 1e9, 3.0 * flop / step / 1e9];
+            let label = format!("{name} {side}×{side}");
+            println!(
+                "{label:18} {threads:7} {:9.3} {:8.1} {:8.3} {:8.1}",
+                infer * 1e3,
+                rates[0],
+                step * 1e3,
+                rates[1]
+            );
+        }
+    }
+    Ok(())
+}
+
+fn infer(network: &Network, x: &Tensor) -> excon_train::Result<()> {
+    network.infer(x, NormMode::Eval, &[network.graph().logits]).map(drop)
+}
+
+fn step(network: &Network, optimizer: &mut Sgd, x: &Tensor) -> excon_train::Result<()> {
+    let outputs = network.forward(x, NormMode::Train, &[network.graph().projection])?;
+    let loss: Result<Tensor> = outputs[0].sqr()?.mean_all();
+    optimizer.step(&loss?.backward()?, 1e-3)
+}
+
+/// Seconds of the fastest run; at least four runs, then as many as fit two seconds.
+fn best<E>(mut f: impl FnMut() -> std::result::Result<(), E>) -> std::result::Result<f64, E> {
+    let start = Instant::now();
+    let mut least = Duration::MAX;
+    let mut runs = 0;
+    while runs < 4 || start.elapsed() < Duration::from_secs(2) {
+        let begin = Instant::now();
+        f()?;
+        least = least.min(begin.elapsed());
+        runs += 1;
+    }
+    Ok(least.as_secs_f64())
+}
+
+/// Multiply-adds of the convolutions for one picture.
+fn multiply_adds(graph: &Graph, side: usize) -> usize {
+    let mut sides = vec![side; graph.nodes.len()];
+    let mut total = 0;
+    for (id, node) in graph.nodes.iter().enumerate() {
+        let before = node.inputs.first().map_or(side, |&i| sides[i]);
+        sides[id] = match node.op {
+            Op::Conv { input, output, kernel, stride, padding, groups } => {
+                let side = (before + 2 * padding - kernel) / stride + 1;
+                total += side * side * input / groups * output * kernel * kernel;
+                side
+            }
+            Op::MaxPool { kernel, stride, padding } => (before + 2 * padding - kernel) / stride + 1,
+            _ => before,
+        };
+    }
+    total
+}
