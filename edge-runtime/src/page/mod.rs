@@ -17,7 +17,7 @@ mod timeline;
 pub use badge::{State, badge, verdict};
 pub use bars::{Bar, bars};
 pub use line::{LineChart, Series, line_chart};
-pub use overlay::{OVERLAY_STRENGTH, Tile, overlay, png_data_uri, sheet, viridis};
+pub use overlay::{OVERLAY_STRENGTH, Tile, overlay, png, png_data_uri, sheet, viridis};
 pub use plot::Unit;
 pub use reliability::reliability_diagram;
 pub use timeline::{Alarm, Phase, Timeline, Trace, timeline};

@@ -47,11 +47,11 @@ pub fn overlay(picture: &Picture, map: &Map) -> (Picture, Picture) {
     (like(colours.concat()), like(mixed.collect()))
 }
 
-/// A picture as a PNG in a `data:` address.
+/// A picture as a PNG file.
 ///
 /// # Errors
 /// When the picture's bytes do not match its size.
-pub fn png_data_uri(picture: &Picture) -> Result<String> {
+pub fn png(picture: &Picture) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let size = (picture.width as u32, picture.height as u32);
     if picture.rgb.len() != picture.width * picture.height * 3 {
@@ -60,7 +60,15 @@ pub fn png_data_uri(picture: &Picture) -> Result<String> {
     image::codecs::png::PngEncoder::new(&mut bytes)
         .write_image(&picture.rgb, size.0, size.1, image::ExtendedColorType::Rgb8)
         .map_err(|e| Error::Data { what: "PNG", reason: e.to_string() })?;
-    Ok(format!("data:image/png;base64,{}", base64::engine::general_purpose::STANDARD.encode(bytes)))
+    Ok(bytes)
+}
+
+/// A picture as a PNG in a `data:` address.
+///
+/// # Errors
+/// When the picture's bytes do not match its size.
+pub fn png_data_uri(picture: &Picture) -> Result<String> {
+    Ok(format!("data:image/png;base64,{}", base64::engine::general_purpose::STANDARD.encode(png(picture)?)))
 }
 
 /// One explained prediction.

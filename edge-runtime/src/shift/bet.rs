@@ -25,7 +25,7 @@ pub fn restart(log_r: f64, log_bet: f64) -> f64 {
 /// log of the sum of exponentials; −∞ for none.
 pub fn log_sum_exp(logs: &[f64]) -> f64 {
     let largest = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    if largest == f64::NEG_INFINITY || largest == f64::INFINITY {
+    if largest.is_infinite() {
         return largest;
     }
     largest + logs.iter().map(|log| (log - largest).exp()).sum::<f64>().ln()

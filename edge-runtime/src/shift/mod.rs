@@ -8,9 +8,11 @@
 pub mod autocorrelation;
 pub mod bet;
 mod channel;
+mod contract;
 mod detector;
 pub mod drift;
 mod monitor;
+mod observation;
 mod pixels;
 mod promise;
 pub mod rank;
@@ -25,7 +27,9 @@ pub mod thinning;
 mod tests;
 
 pub use channel::{Channel, Family, Sides, Weights};
-pub use monitor::{Alarm, ChannelReading, Contract, Monitor, Observation, State};
+pub use contract::Contract;
+pub use monitor::Monitor;
+pub use observation::{Alarm, ChannelReading, Observation, State};
 pub use pixels::PixelStatistics;
 pub use promise::Promise;
 pub use reference::{Problem, Reference, ReferenceOptions};

@@ -7,8 +7,10 @@
 
 use super::bet::log_sum_exp;
 use super::channel::{Channel, Family};
+use super::contract::Contract;
 use super::detector::Detector;
 use super::drift::Drift;
+use super::observation::{Alarm, ChannelReading, Observation, State};
 use super::promise::Promise;
 use super::reference::Reference;
 use super::scores::FrameScores;
@@ -18,135 +20,12 @@ use crate::image::Picture;
 use crate::{Error, Result};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Effective frames kept under an alarm, for a new reference if the change is accepted; the newest ones stay.
 const SEEN_UNDER_ALARM: usize = 5_000;
 /// Share of the named family's evidence that the named channels make up together.
 const NAMED_SHARE: f64 = 0.9;
-
-/// What the monitor is held to.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Contract {
-    /// N: mean effective frames between false alarms, at least. 1,000,000 by default.
-    pub mean_time_between_false_alarms: f64,
-    /// Seed of the draws that smooth the ranks.
-    pub seed: u64,
-    /// Time one frame may take; over it the state is `slow`. None: no budget.
-    pub latency_budget: Option<Duration>,
-    /// Largest completeness residual before the engine's self-test fails.
-    pub completeness_tolerance: f64,
-    /// One effective frame in so many is worth a masked pass; 0 means none.
-    pub masked_every: usize,
-    /// Raw frames after which an alarm resets itself; None: only when acknowledged.
-    pub recovery: Option<u64>,
-    /// Families that give a notice instead of an alarm.
-    pub notices: Vec<Family>,
-}
-
-impl Default for Contract {
-    fn default() -> Self {
-        Self {
-            mean_time_between_false_alarms: 1e6,
-            seed: 0,
-            latency_budget: None,
-            completeness_tolerance: 1e-4,
-            masked_every: 16,
-            recovery: None,
-            notices: Vec::new(),
-        }
-    }
-}
-
-/// What a frame finds the device in, the gravest first: sensor fault, shift, slow, watching, healthy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    /// Nothing unusual.
-    Healthy,
-    /// Evidence has passed √N on its way to N.
-    Watching,
-    /// An alarm rings, or rang and is not answered.
-    Shift,
-    /// The frame is no picture of the world; it entered nothing.
-    SensorFault,
-    /// The frame took longer than its budget.
-    Slow,
-}
-
-impl State {
-    /// Words for people.
-    pub fn words(self) -> &'static str {
-        match self {
-            Self::Healthy => "healthy",
-            Self::Watching => "watching",
-            Self::Shift => "shift",
-            Self::SensorFault => "sensor fault",
-            Self::Slow => "slow",
-        }
-    }
-}
-
-/// An alarm and what rang.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Alarm {
-    /// The family with the largest share of the evidence.
-    pub family: Family,
-    /// That family's channels, the largest share first, until 90 % of its evidence is named.
-    pub channels: Vec<Channel>,
-    /// Effective frame that rang, counted from 1 since the start.
-    pub frame: u64,
-    /// The same in raw frames.
-    pub raw_frame: u64,
-}
-
-/// One channel as it stands.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct ChannelReading {
-    /// Which channel; serialised by its stable name.
-    pub channel: Channel,
-    /// Its family.
-    pub family: Family,
-    /// Its share of the evidence; 0 = shown only.
-    pub weight: f64,
-    /// Smoothed rank of this frame's score; None when the frame was not scored here.
-    pub p: Option<f64>,
-    /// Natural log of the channel's R; −∞ (`null` in JSON) at the start.
-    pub log_r: f64,
-    /// Part of Σ w R that is this channel's, in 0..1.
-    pub share: f64,
-}
-
-/// What the monitor says about one frame.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Observation {
-    /// State after this frame.
-    pub state: State,
-    /// Natural log of R, averaged over the channels that may ring; −∞ (`null` in JSON) at the start.
-    pub log_r: f64,
-    /// Natural log of N, where it rings.
-    pub log_limit: f64,
-    /// Effective frames so far, this one included.
-    pub effective_frames: u64,
-    /// Raw frames so far, this one included.
-    pub raw_frames: u64,
-    /// Whether this frame entered the counters.
-    pub kept: bool,
-    /// What is wrong with the frame itself.
-    pub fault: Option<SensorFault>,
-    /// Every tracked channel.
-    pub channels: Vec<ChannelReading>,
-    /// The alarm that stands, ringing since its frame.
-    pub alarm: Option<Alarm>,
-    /// Families switched to notice whose own evidence has reached N.
-    pub notices: Vec<Family>,
-    /// Whether the fixed-reference detector sees slow drift: a notice, outside the promise.
-    pub slow_drift: bool,
-    /// The completeness residual, when it failed the engine's self-test on this frame.
-    pub self_test_failed: Option<f64>,
-}
 
 /// The monitor. See the module's first paragraph.
 #[derive(Debug, Clone)]
@@ -234,6 +113,16 @@ impl Monitor {
         self.self_test_failures
     }
 
+    /// Frames that entered the counters so far.
+    pub fn effective_frames(&self) -> u64 {
+        self.effective_frames
+    }
+
+    /// Frames taken so far, whatever became of them.
+    pub fn raw_frames(&self) -> u64 {
+        self.raw_frames
+    }
+
     /// The promise as it stands, in words.
     pub fn promise(&self) -> Promise {
         Promise::new(&self.reference, self.contract.mean_time_between_false_alarms, self.fault, self.accepted)
@@ -264,8 +153,7 @@ impl Monitor {
             self.recover();
             return self.observation(State::SensorFault, false, None);
         }
-        // Written so that a residual that is not a number fails.
-        let failed = scores.completeness.filter(|r| !(*r <= self.contract.completeness_tolerance));
+        let failed = scores.completeness.filter(|r| r.is_nan() || *r > self.contract.completeness_tolerance);
         self.self_test_failures += u64::from(failed.is_some());
 
         let was_ringing = self.alarm.is_some();

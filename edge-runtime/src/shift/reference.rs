@@ -73,7 +73,8 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// Builds a reference from the scores of raw frames in order of time.
+    /// Builds a reference from the scores of raw frames in order of time, all of which passed a
+    /// [`super::sensor::SensorCheck`].
     ///
     /// The autocorrelation time is the largest over the channels that bet and have a score on every frame.
     ///

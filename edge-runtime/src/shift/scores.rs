@@ -195,8 +195,8 @@ impl ScoreModel {
             scores.set(channel, value);
         }
 
-        scores.set(Channel::CamEntropy, cam_entropy(input.cam));
-        scores.set(Channel::CamConcentration, cam_concentration(input.cam));
+        scores.set(Channel::CamEntropy, input.cam.entropy());
+        scores.set(Channel::CamConcentration, input.cam.concentration());
         if let Some(masked) = &input.masked {
             scores.set(Channel::MaskedCosine, cosine_distance(widen(input.pooled), widen(masked.pooled)));
             if let (Some(whole), Some(part)) = (input.projected, masked.projected) {
@@ -267,23 +267,6 @@ fn cosine_distance(a: impl Iterator<Item = f64>, b: impl Iterator<Item = f64>) -
     }
     let norms = aa.sqrt() * bb.sqrt();
     if norms == 0.0 { 1.0 } else { 1.0 - dot / norms }
-}
-
-/// Shannon entropy (natural log) of the min–max normalised map scaled to sum 1.
-fn cam_entropy(map: &Map) -> f64 {
-    shares(map).map(|p| if p > 0.0 { -p * p.ln() } else { 0.0 }).sum()
-}
-
-/// Σ p² of the same shares.
-fn cam_concentration(map: &Map) -> f64 {
-    shares(map).map(|p| p * p).sum()
-}
-
-fn shares(map: &Map) -> impl Iterator<Item = f64> + '_ {
-    let low = map.values.iter().copied().fold(f32::INFINITY, f32::min);
-    let sum: f64 = map.values.iter().map(|v| f64::from(v - low)).sum();
-    let even = 1.0 / map.values.len().max(1) as f64;
-    map.values.iter().map(move |v| if sum > 0.0 { f64::from(v - low) / sum } else { even })
 }
 
 /// Inverse by Gauss–Jordan with pivoting. The ridge keeps the matrix at least 0.1 away from singular.

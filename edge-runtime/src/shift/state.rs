@@ -6,8 +6,10 @@
 
 use super::bet::{DELTAS, Tail};
 use super::channel::Channel;
+use super::contract::Contract;
 use super::drift::SLOPES;
-use super::monitor::{Alarm, Contract, Monitor};
+use super::monitor::Monitor;
+use super::observation::Alarm;
 use super::reference::Reference;
 use super::scores::FrameScores;
 use super::sensor::SensorCheck;
@@ -27,13 +29,16 @@ pub const SCHEMA: &str = "excon.shift-state/1";
 /// Largest file that is read: far above any state, below what would trouble a board.
 const LARGEST: u64 = 64 << 20;
 
+/// Name → shape and the bits of the values.
+type TensorBits = BTreeMap<String, (Vec<usize>, Vec<u64>)>;
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Saved {
     /// Digest of the bundle's reference.
     reference: String,
-    /// The reference taken on the device, if one was: name → shape, bits.
-    accepted: Option<BTreeMap<String, (Vec<usize>, Vec<u64>)>>,
+    /// The reference taken on the device, if one was.
+    accepted: Option<TensorBits>,
     seed: [u8; 32],
     draws: u64,
     until_next: usize,

@@ -78,6 +78,8 @@ fn scores_of_a_frame() {
     assert!((scores.get(Channel::Cosine).unwrap() - (1.0 - 2.0 / 5f64.sqrt())).abs() < 1e-12);
     assert_eq!(scores.get(Channel::LumaMean), Some(PixelStatistics::of(&picture).0[0]));
     assert_eq!(scores.get(Channel::MaskedCosine), None);
+    assert_eq!(scores.get(Channel::CamEntropy), Some(cam.entropy()));
+    assert_eq!(scores.get(Channel::CamConcentration), Some(cam.concentration()));
     assert_eq!(scores.completeness, Some(1e-7));
 
     input.projected = Some(&[1.0, 1.0]);

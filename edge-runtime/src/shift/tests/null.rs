@@ -46,7 +46,7 @@ fn independent_frames_all_channels() {
     let channels = betting();
     let case = Case { name: "iid, n = 100", streams: 1500, frames: 100, mean_time: 1e3, reference: 100 };
     hold(&case, &channels, |_| |rng: &mut ChaCha8Rng| noise_frame(&betting(), 0.0, rng));
-    let case = Case { name: "iid, n = 500", streams: 1200, frames: 500, mean_time: 5e3, reference: 500 };
+    let case = Case { name: "iid, n = 500", streams: 700, frames: 500, mean_time: 5e3, reference: 500 };
     hold(&case, &channels, |_| |rng: &mut ChaCha8Rng| noise_frame(&betting(), 0.0, rng));
 }
 
