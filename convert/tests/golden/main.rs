@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+mod convert;
 mod export;
 mod fold;
 mod quantize;
 mod range;
+mod run;
