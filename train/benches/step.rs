@@ -26,13 +26,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
             let step = best(|| pool.install(|| step(&network, &mut optimizer, &x)))? / batch as f64;
             let rates = [flop / infer / 1e9, 3.0 * flop / step / 1e9];
             let label = format!("{name} {side}×{side}");
-            println!(
-                "{label:18} {threads:7} {:9.3} {:8.1} {:8.3} {:8.1}",
-                infer * 1e3,
-                rates[0],
-                step * 1e3,
-                rates[1]
-            );
+            println!("{label:18} {threads:7} {:9.3} {:8.1} {:8.3} {:8.1}", infer * 1e3, rates[0], step * 1e3, rates[1]);
         }
     }
     Ok(())
