@@ -4,13 +4,10 @@ use super::Split;
 use super::files::Files;
 use super::tree::Item;
 use crate::Result;
-use crate::augment::resample::{Filter, resize_bytes};
-use excon_edge::image::Picture;
+use excon_edge::image::{MAX_BYTES, Picture, Preprocess};
 use rayon::prelude::*;
 use std::io::Cursor;
 
-/// Longest picture file, bytes.
-const LONGEST: u64 = 64 << 20;
 /// Most memory for the pixels of one data set.
 const MOST_PIXELS: usize = 48 << 30;
 
@@ -28,7 +25,7 @@ pub(super) fn load(files: &Files, splits: &[Vec<Item>; 3], size: Option<usize>) 
         return Err(files.error(reason));
     }
     let mut rgb = vec![0u8; items.len() * bytes];
-    files.visit(&names, LONGEST, |batch| {
+    files.visit(&names, MAX_BYTES, |batch| {
         let pictures = batch.into_par_iter().map(|(index, file)| Ok((index, decode(names[index], &file, size)?)));
         for (index, picture) in pictures.collect::<Result<Vec<_>>>()? {
             rgb[index * bytes..(index + 1) * bytes].copy_from_slice(&picture);
@@ -51,7 +48,7 @@ pub(super) fn load(files: &Files, splits: &[Vec<Item>; 3], size: Option<usize>) 
 /// The side all pictures share, from their headers; `None` if they differ, are not square, or are large.
 fn common_size(files: &Files, names: &[&str]) -> Result<Option<usize>> {
     let mut sizes: Vec<(usize, usize)> = Vec::new();
-    files.visit(names, LONGEST, |batch| {
+    files.visit(names, MAX_BYTES, |batch| {
         let found = batch.par_iter().map(|(index, file)| dimensions(names[*index], file));
         sizes.extend(found.collect::<Result<Vec<_>>>()?);
         sizes.sort_unstable();
@@ -75,23 +72,11 @@ fn dimensions(name: &str, file: &[u8]) -> Result<(usize, usize)> {
 }
 
 fn decode(name: &str, file: &[u8], size: usize) -> Result<Vec<u8>> {
-    let rgb = image::load_from_memory(file).map_err(|e| unreadable(name, &e))?.to_rgb8();
-    let picture = Picture { width: rgb.width() as usize, height: rgb.height() as usize, rgb: rgb.into_raw() };
-    Ok(resize(&picture, size).rgb)
+    Ok(resize(&excon_edge::image::decode(name, file)?, size).rgb)
 }
 
-/// Short side to `size`, then the centre square.
+/// A picture at network size, exactly as the board makes it.
 pub(super) fn resize(picture: &Picture, size: usize) -> Picture {
-    if (picture.width, picture.height) == (size, size) {
-        return picture.clone();
-    }
-    let short = picture.width.min(picture.height);
-    let (width, height) = (size * picture.width / short, size * picture.height / short);
-    let whole = resize_bytes(&picture.rgb, (picture.width, picture.height), (width, height), Filter::Triangle);
-    let (left, top) = ((width - size) / 2, (height - size) / 2);
-    let mut rgb = Vec::with_capacity(size * size * 3);
-    for row in whole.chunks_exact(width * 3).skip(top).take(size) {
-        rgb.extend_from_slice(&row[left * 3..(left + size) * 3]);
-    }
-    Picture { width: size, height: size, rgb }
+    // Resizing does not look at the normalisation.
+    Preprocess { size, mean: [0.0; 3], std: [1.0; 3] }.resize(picture)
 }
