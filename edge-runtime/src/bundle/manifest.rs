@@ -59,6 +59,8 @@ impl Manifest {
         self.preprocess.validate().map_err(|e| e.to_string())?;
         let size = self.preprocess.size;
         demand(self.network.input == [3, size, size], "network.input must be 3 x preprocess.size x preprocess.size")?;
+        let outputs = self.network.logits_name == "logits" && self.network.features_name == "features";
+        demand(outputs, "network.logits_name must be logits and network.features_name features")?;
         demand(self.network.features.iter().all(|&d| d > 0), "network.features must be positive")?;
 
         let Calibration { temperature, conformal, completeness_residual, .. } = &self.calibration;

@@ -50,7 +50,7 @@ pub fn run(settings: &Acknowledge, output: &mut Output) -> Result<Verdict, Failu
         session.monitor.acknowledge(settings.accept)?;
         session.save()?;
     }
-    let sentence = session.promise().sentence;
+    let sentence = session.promise(true).sentence;
     output.json(&Line {
         schema: "excon.acknowledge/1",
         acknowledged: alarm.clone(),

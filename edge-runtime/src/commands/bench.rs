@@ -5,6 +5,7 @@ use super::{Failure, Verdict};
 use excon_edge::Result;
 use excon_edge::bundle::Bundle;
 use excon_edge::image::Picture;
+use excon_edge::kernel;
 use excon_edge::predictor::Predictor;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -84,7 +85,7 @@ pub fn run(settings: &Bench, output: &mut Output) -> std::result::Result<Verdict
     let line = Line {
         schema: "excon.bench/1",
         engine: engine.name(),
-        isa: isa(),
+        isa: kernel::active().name(),
         threads,
         engine_latency,
         whole_latency,
@@ -167,29 +168,6 @@ fn camera_picture() -> Picture {
     let (width, height) = CAMERA;
     let value = |i: usize| ((i / 3 % width) / 4 + (i / 3 / width) / 4 + i * 7 % 31) as u8;
     Picture { width, height, rgb: (0..width * height * 3).map(value).collect() }
-}
-
-/// The widest instruction set of this processor that engines choose from.
-fn isa() -> &'static str {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if std::arch::is_x86_feature_detected!("avx512vnni") {
-            return "avx512-vnni";
-        }
-        if std::arch::is_x86_feature_detected!("avx512f") {
-            return "avx512";
-        }
-        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
-            return "avx2+fma";
-        }
-        "x86-64"
-    }
-    #[cfg(target_arch = "aarch64")]
-    {
-        if std::arch::is_aarch64_feature_detected!("dotprod") { "neon+dotprod" } else { "neon" }
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    "portable"
 }
 
 /// What the kernel says about this process; nothing where it does not say.

@@ -2,6 +2,7 @@
 
 use super::output::{self, BOLD, Output, paint, percent};
 use super::{Failure, Verdict};
+use ::image::ImageEncoder as _;
 use excon_edge::bundle::Bundle;
 use excon_edge::image::{self, Picture};
 use excon_edge::predictor::{Prediction, Predictor};
@@ -129,16 +130,24 @@ impl<'a> Overlays<'a> {
         let path = self.folder.join(format!("{name}.saliency.png"));
         self.taken.insert(name);
         let (_, overlay) = page::overlay(&enlarged(picture), &prediction.cam);
-        let bytes = page::png(&overlay)?;
+        let bytes = png(&overlay);
         let write = || -> std::io::Result<()> {
             let mut file = tempfile::NamedTempFile::new_in(self.folder)?;
-            file.write_all(&bytes)?;
+            file.write_all(&bytes.map_err(std::io::Error::other)?)?;
             file.persist(&path).map_err(|e| e.error)?;
             Ok(())
         };
         write().map_err(|source| Error::Write { path: path.clone(), source })?;
         Ok(path)
     }
+}
+
+fn png(picture: &Picture) -> ::image::ImageResult<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let (width, height) = (picture.width as u32, picture.height as u32);
+    let encoder = ::image::codecs::png::PngEncoder::new(&mut bytes);
+    encoder.write_image(&picture.rgb, width, height, ::image::ExtendedColorType::Rgb8)?;
+    Ok(bytes)
 }
 
 /// The picture by a whole factor, each pixel a block: what the network saw, at a size people can look at.

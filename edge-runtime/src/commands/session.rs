@@ -81,22 +81,26 @@ impl Session {
         Ok(Self { about, monitor, path, engines })
     }
 
-    /// The monitor's promise, less what only the command knows: how the stream was declared and which engine runs.
-    pub fn promise(&self) -> Promise {
+    /// The monitor's promise, with what only the command knows: how the stream was declared and which engine runs.
+    /// Before there is a stream, its declaration is a condition; for a stream that was not declared, a reason against.
+    pub fn promise(&self, watched: bool) -> Promise {
         let mut promise = self.monitor.promise();
-        let mut more = Vec::new();
+        let mut against = Vec::new();
         if self.monitor.reference().independent() && !self.about.independent {
-            more.push(
-                "the reference holds independent pictures and the stream is not declared so (--independent)"
-                    .to_string(),
-            );
+            if watched {
+                against.push(
+                    "the reference holds independent pictures, the stream is not declared so (--independent)".into(),
+                );
+            } else {
+                promise.conditions.push("the stream must be declared independent too (`watch --independent`)".into());
+            }
         }
         if self.engines.0 != self.engines.1 {
-            more.push(format!("the constants were fitted on another engine ({})", self.engines.1));
+            against.push(format!("the constants were fitted on another engine ({})", self.engines.1));
         }
-        if !more.is_empty() {
+        if !against.is_empty() {
             promise.guarantee = false;
-            promise.reasons.extend(more);
+            promise.reasons.extend(against);
             promise.sentence = format!("no guarantee: {}", promise.reasons.join("; "));
         }
         promise

@@ -56,7 +56,7 @@ pub fn run(settings: &Status, output: &mut Output) -> Result<Verdict, Failure> {
     let engine = predictor.engine().name();
     let session = Session::open(&bundle, engine, settings.state.as_deref(), Overrides::default())?;
     let (monitor, about) = (&session.monitor, &session.about);
-    let promise = session.promise();
+    let promise = session.promise(session.is_saved());
     let saved = session.is_saved().then(|| MonitorState {
         effective_frames: monitor.effective_frames(),
         raw_frames: monitor.raw_frames(),

@@ -191,14 +191,14 @@ fn conclude(
     last: Option<&Observation>,
 ) -> std::io::Result<()> {
     let (about, monitor) = (&session.about, &session.monitor);
-    let promise = session.promise();
+    let promise = session.promise(true);
     let state_file = session.path().map(|p| p.display().to_string());
     output.json(&Summary {
         schema: "excon.watch-summary/1",
         frames,
         unreadable: about.unreadable,
         sensor_faults: about.faults,
-        effective_frames: last.map_or(0, |o| o.effective_frames),
+        effective_frames: monitor.effective_frames(),
         log_r: monitor.log_r(),
         log_limit: about.mean_time.ln(),
         alarm: monitor.alarm(),
@@ -217,7 +217,7 @@ fn conclude(
             "{} frames, {} effective so far; {} unreadable, {} with a sensor fault",
             frames, last.effective_frames, about.unreadable, about.faults
         ))?;
-        output.text(format_args!("{:<26}  weight  evidence  share", paint(BOLD, format_args!("{:<26}", "check"))))?;
+        output.text(format_args!("{}  weight  evidence  share", paint(BOLD, format_args!("{:<30}", "check"))))?;
         for family in excon_edge::shift::Family::ALL {
             output.text(family.words())?;
             for reading in last.channels.iter().filter(|c| c.family == family) {
@@ -246,7 +246,7 @@ fn conclude(
 fn row(reading: &ChannelReading) -> String {
     let ChannelReading { channel, weight, log_r, share, .. } = reading;
     let shown = if *weight == 0.0 { "  shown only" } else { "" };
-    format!("  {:<26}  {weight:.3}  {:>8}  {:>5.2}{shown}", Channel::name(*channel), power(*log_r), share)
+    format!("  {:<28}   {weight:.3}  {:>8}  {:>5.2}{shown}", Channel::name(*channel), power(*log_r), share)
 }
 
 /// JPEG and PNG files of a folder, in order of name.

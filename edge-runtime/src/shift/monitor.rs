@@ -113,6 +113,16 @@ impl Monitor {
         self.self_test_failures
     }
 
+    /// Frames that entered the counters so far.
+    pub fn effective_frames(&self) -> u64 {
+        self.effective_frames
+    }
+
+    /// Frames taken so far, whatever became of them.
+    pub fn raw_frames(&self) -> u64 {
+        self.raw_frames
+    }
+
     /// The promise as it stands, in words.
     pub fn promise(&self) -> Promise {
         Promise::new(&self.reference, self.contract.mean_time_between_false_alarms, self.fault, self.accepted)
