@@ -79,7 +79,7 @@ impl Reference {
     /// The autocorrelation time is the largest over the channels that bet and have a score on every frame.
     ///
     /// # Errors
-    /// When fewer than [`MINIMUM`] frames are kept, or no channel with weight has scores, or a score is not finite.
+    /// When fewer than 10 frames are kept, or no channel with weight has scores, or a score is not finite.
     pub fn build(scores: &[FrameScores], options: &ReferenceOptions) -> Result<Self> {
         let series = |channel: Channel| -> Vec<f64> { scores.iter().filter_map(|s| s.get(channel)).collect() };
         let weights = options.weights.over(|c| scores.iter().any(|s| s.get(c).is_some()))?;

@@ -82,10 +82,12 @@ fn picture(seed: u64) -> Picture {
     Picture { width: 16, height: 16, rgb }
 }
 
-/// How many of `streams` rang. Each stream has its own seed, so the count does not depend on threads.
-fn count_alarms(streams: u64, rings: impl Fn(&mut ChaCha8Rng) -> bool + Sync) -> u64 {
+/// How many of `streams` rang. Each stream of each case has its own seed, so the count does not depend on threads and
+/// no two cases share their draws.
+fn count_alarms(case: &str, streams: u64, rings: impl Fn(&mut ChaCha8Rng) -> bool + Sync) -> u64 {
+    let base = case.bytes().fold(0x5817u64, |hash, byte| hash.wrapping_mul(1_000_003) ^ u64::from(byte));
     let one = |stream| {
-        let mut rng = ChaCha8Rng::seed_from_u64(0x5817_0000 + stream);
+        let mut rng = ChaCha8Rng::seed_from_u64(base.wrapping_add(stream));
         u64::from(rings(&mut rng))
     };
     (0..streams).into_par_iter().map(one).sum()

@@ -19,7 +19,7 @@ where
     S: FnMut(&mut ChaCha8Rng) -> FrameScores,
 {
     assert!(case.streams as f64 * case.frames as f64 >= 3.0 * case.mean_time, "too few frames to prove anything");
-    let rang = count_alarms(case.streams, |rng| {
+    let rang = count_alarms(&format!("{} {}", case.name, case.reference), case.streams, |rng| {
         let mut next = source(rng);
         let frames: Vec<FrameScores> = (0..case.reference).map(|_| next(rng)).collect();
         let mut monitor =
@@ -103,7 +103,7 @@ where
 {
     let channels = [Channel::LumaMean];
     let options = ReferenceOptions { weights: Weights::uniform(&channels).unwrap(), ..ReferenceOptions::default() };
-    let rang = count_alarms(case.streams, |rng| {
+    let rang = count_alarms(&format!("{} {}", case.name, case.reference), case.streams, |rng| {
         let mut next = source(rng);
         let raw: Vec<FrameScores> = (0..case.reference).map(|_| frame(&[(channels[0], next(rng))])).collect();
         let reference = Reference::build(&raw, &options).unwrap();
