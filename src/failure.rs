@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+/// A check said no.
+pub const CHECK: u8 = 1;
 /// Wrong use of the command line.
 pub const USAGE: u8 = 64;
 /// Input that cannot be used.
@@ -22,6 +24,11 @@ pub struct Failure {
 pub type Result<T> = std::result::Result<T, Failure>;
 
 impl Failure {
+    /// A check said no.
+    pub fn check(message: impl Into<String>) -> Self {
+        Self { message: message.into(), code: CHECK }
+    }
+
     /// Wrong use.
     pub fn usage(message: impl Into<String>) -> Self {
         Self { message: message.into(), code: USAGE }

@@ -51,7 +51,7 @@ pub fn run(options: &Options, format: Format) -> Result<()> {
 
     let act = Instant::now();
     let bundle = options.out.join("trashnet.excon");
-    let sealed = convert::play(&run, &data, &bundle)?;
+    let conversion = convert::play(&run, &data, &bundle)?;
     acts.convert = act.elapsed().as_secs_f64();
 
     let act = Instant::now();
@@ -97,8 +97,7 @@ pub fn run(options: &Options, format: Format) -> Result<()> {
             epochs,
         },
         agreement: agree as f64 / data.test.len().max(1) as f64,
-        budget: sealed.budget.clone(),
-        bundle: sealed.file,
+        conversion,
         float,
         int8,
         board: watched,

@@ -3,6 +3,7 @@
 use super::board::{Phase, Watched};
 use super::report::{Report, Side};
 use crate::terminal::{duration, percent};
+use excon_convert::compare::Verdict;
 use excon_edge::Result;
 use excon_edge::image::Picture;
 use excon_edge::page::{
@@ -164,49 +165,80 @@ fn accuracy(r: &Report) -> Markup {
         .map(|(i, name)| vec![text(name), percent_of(&r.float.accuracy_of[i]), percent_of(&r.int8.accuracy_of[i])])
         .collect();
     let classes = table(&[Column::text("class"), Column::number("float"), Column::number("int8")], &classes);
-    let budget: Vec<Vec<Markup>> = r
-        .budget
-        .iter()
-        .map(|b| {
-            vec![
-                text(&b.name),
-                text(format!("{:.4}", b.allowed)),
-                text(format!("{:.4}", b.measured)),
-                text(b.pictures.to_string()),
-                verdict(b.met, if b.met { "met" } else { "not met" }),
-            ]
-        })
-        .collect();
-    let budget = table(
-        &[
-            Column::text("budget"),
-            Column::number("allowed"),
-            Column::number("measured"),
-            Column::number("pictures"),
-            Column::text(""),
-        ],
-        &budget,
-    );
     let samples = format!("{} test pictures", r.int8.metrics.count);
     let words = format!(
         "Float is the trained network, int8 the sealed engine that the board runs. Both give the same class to {} of the \
          pictures. Probabilities are calibrated; explanation drop and increase keep the top 15 % of the map.",
         percent(r.agreement)
     );
-    let sealed = format!(
-        "{} KiB with the shift reference and the golden inputs, the network itself {} KiB",
-        r.bundle.bytes.div_ceil(1024),
-        r.bundle.model_bytes.div_ceil(1024)
-    );
-    let held = "What the conversion was held to, on validation pictures, before test was touched.";
+    let sentence = "What the conversion costs, measured on the test pictures, which nothing was chosen by.";
     section(
         "Float and 8-bit integers",
-        "What the conversion costs, measured on the test pictures, which nothing was chosen by.",
+        sentence,
         &html! {
             (figure("All test pictures", &measures, &caption(r, &words, &samples)))
             (figure("Accuracy by class", &classes, &caption(r, "", &samples)))
-            @if !r.budget.is_empty() { (figure("Budget", &budget, &caption(r, held, &sealed))) }
+            (budget(r))
+            (layers(r))
         },
+    )
+}
+
+/// What the conversion was held to.
+fn budget(r: &Report) -> Markup {
+    let c = &r.conversion;
+    let rows: Vec<Vec<Markup>> = c
+        .budget
+        .iter()
+        .map(|b| {
+            let [low, high] = b.interval.map(|v| 100.0 * v);
+            let state = match b.verdict {
+                Verdict::Met => verdict(true, b.verdict.words()),
+                Verdict::NotMet => verdict(false, b.verdict.words()),
+                Verdict::TooFewPictures => text(b.verdict.words()),
+            };
+            let measured = format!("{:.1} ({low:.1} to {high:.1})", 100.0 * b.item.measured);
+            vec![text(&b.item.name), text(format!("{:.1}", 100.0 * b.item.allowed)), text(measured), state]
+        })
+        .collect();
+    let columns = [
+        Column::text("budget, points"),
+        Column::number("allowed"),
+        Column::number("measured (95 % interval)"),
+        Column::text("verdict"),
+    ];
+    let kib = |bytes: u64| format!("{} KiB", bytes.div_ceil(1024));
+    let rule = c.range.as_ref().map_or("none", |r| r.method.name());
+    let words = format!(
+        "Measured before test was touched, on validation pictures that no temperature has seen. Activation ranges by the \
+         rule {rule}, the best of five on training pictures. The network takes {} in float and {} in int8; the sealed \
+         bundle, with shift reference and golden inputs, {}.",
+        kib(c.float_bytes),
+        kib(c.model_bytes),
+        kib(c.bytes)
+    );
+    let pictures = c.comparison.as_ref().map_or(0, |c| c.int8.count);
+    figure("Budget", &table(&columns, &rows), &caption(r, &words, &format!("{pictures} validation pictures")))
+}
+
+/// How much noise int8 adds to each map.
+fn layers(r: &Report) -> Markup {
+    let rows: Vec<Bar> = r
+        .conversion
+        .layers
+        .iter()
+        .map(|l| Bar {
+            label: l.layer.clone(),
+            group: String::new(),
+            values: vec![l.signal_to_noise_db.unwrap_or(0.0)],
+            texts: vec![l.signal_to_noise_db.map_or("exact".into(), |db| format!("{db:.1} dB"))],
+        })
+        .collect();
+    let words = "Signal to quantization noise after each layer, worst first: every 6 dB halve the noise.";
+    figure(
+        "Where int8 loses",
+        &page::bars("layer", &["signal to noise"], &rows),
+        &caption(r, words, "16 training pictures"),
     )
 }
 

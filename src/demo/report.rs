@@ -1,13 +1,12 @@
 //! What the demo found, as data: `report.json`, schema `excon.report/1`. Fractions are in 0..1, times in seconds.
 
 use super::board::Watched;
-use excon_edge::bundle::BudgetItem;
+use excon_convert::ConversionReport;
 use excon_edge::probability::{Bin, Metrics, reliability, softmax_rows};
 use excon_edge::saliency::Faithfulness;
 use excon_train::evaluate::Evaluation;
 use excon_train::trainer::EpochRecord;
 use serde::Serialize;
-use std::path::PathBuf;
 
 /// Schema of `report.json`.
 pub const SCHEMA: &str = "excon.report/1";
@@ -41,10 +40,8 @@ pub struct Report {
     pub int8: Side,
     /// Share of test pictures to which both give the same class.
     pub agreement: f64,
-    /// What the conversion was held to.
-    pub budget: Vec<BudgetItem>,
-    /// The sealed file.
-    pub bundle: Sealed,
+    /// Quantization, comparison on validation, fitted constants, the sealed file.
+    pub conversion: ConversionReport,
     /// The stream.
     pub board: Watched,
 }
@@ -123,19 +120,6 @@ pub struct Side {
     /// Predicted class of each test picture.
     #[serde(skip)]
     pub predicted: Vec<usize>,
-}
-
-/// The bundle.
-#[derive(Debug, Clone, Serialize)]
-pub struct Sealed {
-    /// Where it is.
-    pub file: PathBuf,
-    /// SHA-256 of its manifest.
-    pub digest: String,
-    /// Its size.
-    pub bytes: u64,
-    /// Size of its int8 network.
-    pub model_bytes: usize,
 }
 
 impl Side {

@@ -39,11 +39,7 @@ pub fn stretches(photographs: &[Photograph], seed: u64) -> Result<Vec<Stretch>> 
     Ok(stream)
 }
 
-fn stretch(
-    name: &str,
-    frames: &[Photograph],
-    mut seen: impl FnMut(&Picture) -> Result<Picture>,
-) -> Result<Stretch> {
+fn stretch(name: &str, frames: &[Photograph], mut seen: impl FnMut(&Picture) -> Result<Picture>) -> Result<Stretch> {
     let frames = frames.iter().map(|f| Ok(Photograph { picture: seen(&f.picture)?, truth: f.truth }));
     Ok(Stretch { name: name.into(), frames: frames.collect::<Result<_>>()? })
 }
