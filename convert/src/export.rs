@@ -33,12 +33,7 @@ pub fn maps(network: &Folded) -> Vec<LayerId> {
 fn emit_float(network: &Folded, labels: &[String], observe: bool) -> ModelProto {
     let mut builder = Builder::new(&network.name);
     builder.input(INPUT, &network.input_shape());
-    let name = |id: LayerId| match id {
-        0 => INPUT.to_string(),
-        _ if id == network.features => FEATURES.to_string(),
-        _ if id == network.logits => LOGITS.to_string(),
-        _ => format!("{}.output", network.layers[id].name),
-    };
+    let name = |id: LayerId| if id == 0 { INPUT.to_string() } else { value_name(network, id) };
     for (id, layer) in network.layers.iter().enumerate() {
         if let LayerOp::Conv { weight, .. } | LayerOp::Linear { weight, .. } = &layer.op {
             builder.floats(&format!("{}.weight", layer.name), &weight_dims(layer, weight.len()), weight);
@@ -53,6 +48,15 @@ fn emit_float(network: &Folded, labels: &[String], observe: bool) -> ModelProto 
         }
     }
     builder.finish(&metadata(network, labels))
+}
+
+/// Name of a layer's value, ReLU included; in a quantized model that of its dequantized form.
+pub fn value_name(network: &Folded, id: LayerId) -> String {
+    match id {
+        _ if id == network.features => FEATURES.to_string(),
+        _ if id == network.logits => LOGITS.to_string(),
+        _ => format!("{}.output", network.layers[id].name),
+    }
 }
 
 /// Declares the two public outputs.

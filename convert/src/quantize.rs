@@ -30,8 +30,7 @@ pub fn dequantize(q: i32, scale: f32, zero_point: i32) -> f32 {
 /// Bytes and scales of a weight tensor with `outputs` output channels along axis 0.
 pub fn quantize_weight(weight: &[f32], outputs: usize) -> (Vec<i8>, Vec<f32>) {
     let filters = weight.chunks_exact((weight.len() / outputs.max(1)).max(1));
-    let scales: Vec<f32> =
-        filters.clone().map(|f| scale_of(f.iter().fold(0.0, |m: f32, w| m.max(w.abs())))).collect();
+    let scales: Vec<f32> = filters.clone().map(|f| scale_of(f.iter().fold(0.0, |m: f32, w| m.max(w.abs())))).collect();
     let level = LEVELS as i32;
     let bytes = filters.zip(&scales).flat_map(|(f, &s)| f.iter().map(move |&w| quantize(w, s, 0, -level, level) as i8));
     (bytes.collect(), scales)
@@ -46,11 +45,7 @@ pub fn int8(network: &Folded, scales: &[Option<f32>], labels: &[String]) -> Resu
     builder.input(INPUT, &network.input_shape());
     builder.bytes(ZERO, &[], &[0]);
     let maps = export::maps(network);
-    let value = |id: LayerId| match id {
-        _ if id == network.features => FEATURES.to_string(),
-        _ if id == network.logits => LOGITS.to_string(),
-        _ => format!("{}.output", network.layers[id].name),
-    };
+    let value = |id: LayerId| export::value_name(network, id);
     for (id, layer) in network.layers.iter().enumerate() {
         let name = &layer.name;
         let inputs: Vec<String> = layer.inputs.iter().map(|&i| value(i)).collect();
@@ -152,7 +147,10 @@ impl<'a> Walk<'a> {
                         self.check_scale(node, None)?;
                         rule(made_by(0, "QuantizeLinear"), "only quantized values are dequantized")?;
                         let quantize = self.producer[node.input[0].as_str()];
-                        rule(quantize.input[1..] == node.input[1..], "both halves of a pair share scale and zero point")?;
+                        rule(
+                            quantize.input[1..] == node.input[1..],
+                            "both halves of a pair share scale and zero point",
+                        )?;
                     }
                 },
                 "Conv" => {
@@ -175,7 +173,10 @@ impl<'a> Walk<'a> {
                 "Flatten" => rule(made_by(0, "GlobalAveragePool"), "only the pooled vector is flattened")?,
                 "Gemm" => {
                     let float = float_constant(1) && float_constant(2) && made_by(0, "Flatten");
-                    rule(float && node.output[0] == LOGITS, "the classifier is float, on the pool, and gives `logits`")?;
+                    rule(
+                        float && node.output[0] == LOGITS,
+                        "the classifier is float, on the pool, and gives `logits`",
+                    )?;
                 }
                 _ => return Err(broken(&node.name, "is an operator the exporter does not write")),
             }

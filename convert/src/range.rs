@@ -199,9 +199,7 @@ impl Observed {
         let tops = probe.fold(
             images,
             || vec![0.0f32; order.len()],
-            |tops, outputs| {
-                tops.iter_mut().zip(&outputs[1..]).for_each(|(top, map)| *top = worst(*top, largest(map)))
-            },
+            |tops, outputs| tops.iter_mut().zip(&outputs[1..]).for_each(|(top, map)| *top = worst(*top, largest(map))),
             |a, b| a.iter().zip(&b).map(|(x, y)| worst(*x, *y)).collect(),
         )?;
         if let Some(at) = tops.iter().position(|t| !t.is_finite()) {

@@ -63,9 +63,9 @@ pub fn select(
     for method in Method::ALL {
         let model = quantize::int8(network, &observed.scales(network, method), labels)?;
         let trial = measure(method, &float, &logits(&model)?, classes);
-        let wins = best.as_ref().is_none_or(|(b, _)| {
-            trial.logit_error.total_cmp(&b.logit_error).then(trial.nll.total_cmp(&b.nll)).is_lt()
-        });
+        let wins = best
+            .as_ref()
+            .is_none_or(|(b, _)| trial.logit_error.total_cmp(&b.logit_error).then(trial.nll.total_cmp(&b.nll)).is_lt());
         trials.push(trial.clone());
         if wins {
             best = Some((trial, model));

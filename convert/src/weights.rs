@@ -73,6 +73,11 @@ impl Weights {
         Ok(&array.values)
     }
 
+    /// Every array: name, shape, values.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[usize], &[f32])> {
+        self.arrays.iter().map(|(name, a)| (name.as_str(), a.shape.as_slice(), a.values.as_slice()))
+    }
+
     /// Where the weights were read from.
     pub fn path(&self) -> &Path {
         &self.path

@@ -1,7 +1,7 @@
 //! The ResNet-8 of the fixtures, its pictures, and a plain reference executor of unfolded graphs (f64).
 
 use excon_convert::{fold::Folded, weights::Weights};
-use excon_train::network::{Graph, NodeId, Op};
+use excon_train::network::{Graph, NodeId, Op, Stem, build};
 use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
 
@@ -34,32 +34,9 @@ pub fn bytes(file: &str, name: &str) -> Vec<u8> {
     SafeTensors::deserialize(&bytes).unwrap().tensor(name).unwrap().data().to_vec()
 }
 
-pub fn conv(input: usize, output: usize, kernel: usize, stride: usize) -> Op {
-    Op::Conv { input, output, kernel, stride, padding: kernel / 2, groups: 1 }
-}
-
-/// The network of `tests/fixtures/network`, node for node.
+/// The network of `tests/fixtures/network`.
 pub fn resnet8() -> Graph {
-    let mut g = Graph::new("resnet8", 3);
-    let mut x = unit(&mut g, "stem_conv", "stem_bn", conv(3, 16, 3, 1), 0);
-    x = g.push("stem_relu", Op::Relu, &[x]).unwrap();
-    let mut width = 16;
-    for (stage, output, stride) in [("stage1", 16, 1), ("stage2", 32, 2), ("stage3", 64, 2)] {
-        let at = |part: &str| format!("{stage}.{part}");
-        let mut y = unit(&mut g, &at("conv1"), &at("bn1"), conv(width, output, 3, stride), x);
-        y = g.push(at("relu1"), Op::Relu, &[y]).unwrap();
-        y = unit(&mut g, &at("conv2"), &at("bn2"), conv(output, output, 3, 1), y);
-        if stride > 1 {
-            x = unit(&mut g, &at("short_conv"), &at("short_bn"), conv(width, output, 1, stride), x);
-        }
-        x = g.push(at("add"), Op::Add, &[y, x]).unwrap();
-        x = g.push(at("relu2"), Op::Relu, &[x]).unwrap();
-        width = output;
-    }
-    g.features = x;
-    g.pooled = g.push("pool", Op::GlobalPool, &[x]).unwrap();
-    g.logits = g.push("fc", Op::Linear { input: 64, output: 10 }, &[g.pooled]).unwrap();
-    g
+    build("resnet8", 10, Stem::Stride1, 128).unwrap()
 }
 
 fn unit(g: &mut Graph, conv: &str, norm: &str, op: Op, x: NodeId) -> NodeId {
@@ -94,10 +71,10 @@ pub fn argmax(x: &[f32]) -> usize {
     (0..x.len()).fold(0, |best, i| if x[i] > x[best] { i } else { best })
 }
 
-/// Values of every node of an unfolded graph for one planar picture, in f64, with batch norm as it is written.
+/// Values of every node up to the logits of an unfolded graph for one planar picture, in f64, with batch norm as it is written.
 pub fn reference(g: &Graph, w: &Weights, side: usize, picture: &[f32]) -> Vec<Vec<f64>> {
     let mut maps: Vec<(Vec<f64>, usize)> = Vec::new();
-    for node in &g.nodes {
+    for node in &g.nodes[..=g.logits] {
         let get = |part: &str, shape: &[usize]| -> Vec<f64> {
             w.get(&format!("{}.{part}", node.name), shape).unwrap().iter().map(|&v| f64::from(v)).collect()
         };
@@ -225,13 +202,18 @@ pub fn unusual() -> Graph {
 
 /// Checks a model with `onnx.checker` and runs it in ONNX Runtime, by the Python that `EXCON_PYTHON` names. Returns logits
 /// and features of all pictures; `None`, said aloud, where there is no such Python.
-pub fn onnx_runtime(model: &excon_convert::onnx::pb::ModelProto, input: [usize; 3], x: &[f32]) -> Option<[Vec<f32>; 2]> {
+pub fn onnx_runtime(
+    model: &excon_convert::onnx::pb::ModelProto,
+    input: [usize; 3],
+    x: &[f32],
+) -> Option<[Vec<f32>; 2]> {
     let Some(python) = std::env::var_os("EXCON_PYTHON") else {
-        eprintln!("SKIPPED: set EXCON_PYTHON to a Python with onnx, onnxruntime and numpy to compare with ONNX Runtime");
+        eprintln!(
+            "SKIPPED: set EXCON_PYTHON to a Python with onnx, onnxruntime and numpy to compare with ONNX Runtime"
+        );
         return None;
     };
     let folder = tempfile::tempdir().unwrap();
-    if let Some(k) = std::env::var_os("EXCON_KEEP") { std::fs::write(Path::new(&k).join(format!("{}-{}.onnx", model.graph.as_ref().unwrap().name, model.graph.as_ref().unwrap().node.len())), excon_convert::onnx::encode(model)).unwrap(); std::fs::write(Path::new(&k).join("input.f32"), x.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>()).unwrap(); }
     let path = |name: &str| folder.path().join(name);
     std::fs::write(path("model.onnx"), excon_convert::onnx::encode(model)).unwrap();
     std::fs::write(path("input.f32"), x.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>()).unwrap();

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+mod convert;
 mod export;
 mod fold;
 mod quantize;

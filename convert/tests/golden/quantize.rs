@@ -21,9 +21,14 @@ fn weights_equal_the_vectors() {
 #[test]
 fn quantize_and_dequantize_equal_the_vectors() {
     let x = floats(DATA, "qdq.x");
-    for (kind, zero, low, high) in
-        [("u8", 0, 0, 255), ("u8", 128, 0, 255), ("u8", 255, 0, 255), ("s8", 0, -128, 127), ("s8", -128, -128, 127), ("s8", 5, -128, 127)]
-    {
+    for (kind, zero, low, high) in [
+        ("u8", 0, 0, 255),
+        ("u8", 128, 0, 255),
+        ("u8", 255, 0, 255),
+        ("s8", 0, -128, 127),
+        ("s8", -128, -128, 127),
+        ("s8", 5, -128, 127),
+    ] {
         let name = format!("qdq.scale0.5.{kind}.zp{zero}");
         let q: Vec<i32> = x.iter().map(|&v| quantize(v, 0.5, zero, low, high)).collect();
         let expected: Vec<i32> = match kind {
@@ -117,7 +122,8 @@ fn features_are_what_the_pool_reads() {
             for class in 0..head.classes {
                 let row = &head.weight[class * head.channels..][..head.channels];
                 let mean = |k: usize| o[1][k * area..][..area].iter().map(|&v| f64::from(v)).sum::<f64>() / area as f64;
-                let logit = (0..head.channels).map(|k| f64::from(row[k]) * mean(k)).sum::<f64>() + f64::from(head.bias[class]);
+                let logit =
+                    (0..head.channels).map(|k| f64::from(row[k]) * mean(k)).sum::<f64>() + f64::from(head.bias[class]);
                 let gap = (logit - f64::from(o[0][class])).abs();
                 assert!(gap <= 1e-4 * (1.0 + logit.abs()), "{gap}");
             }
@@ -132,9 +138,11 @@ fn checker_and_onnx_runtime_accept_int8() {
         let Some(theirs) = onnx_runtime(&model, network.input_shape(), &images) else { return };
         let ours = Probe::new(&model, network.input_shape()).unwrap().run_all(&images, |o| o).unwrap();
         let classes = network.classes();
-        let agree = ours.iter().zip(theirs[0].chunks_exact(classes)).filter(|(a, b)| argmax(&a[0]) == argmax(b)).count();
+        let agree =
+            ours.iter().zip(theirs[0].chunks_exact(classes)).filter(|(a, b)| argmax(&a[0]) == argmax(b)).count();
         assert_eq!(agree, ours.len(), "{}: top-1", network.name);
-        let gap = ours.iter().zip(theirs[0].chunks_exact(classes)).map(|(a, b)| largest_gap(&a[0], b)).fold(0.0, f32::max);
+        let gap =
+            ours.iter().zip(theirs[0].chunks_exact(classes)).map(|(a, b)| largest_gap(&a[0], b)).fold(0.0, f32::max);
         eprintln!("{}: int8 logits, tract against ONNX Runtime: largest gap {gap}", network.name);
     }
 }
