@@ -67,6 +67,7 @@ pub fn done(step: &str, detail: &str, took: Duration) {
 /// Seconds as people say them.
 pub fn duration(seconds: f64) -> String {
     match seconds {
+        s if s < 0.00995 => format!("{:.1} ms", s * 1e3),
         s if s < 0.9995 => format!("{:.0} ms", s * 1e3),
         s if s < 9.95 => format!("{s:.1} s"),
         s if s < 119.5 => format!("{s:.0} s"),
@@ -140,6 +141,6 @@ mod tests {
     #[test]
     fn durations_read_well_at_every_scale() {
         let said = [0.0042, 3.21, 9.97, 61.0, 119.4, 119.6, 221.4].map(duration);
-        assert_eq!(said, ["4 ms", "3.2 s", "10 s", "61 s", "119 s", "2 min 00 s", "3 min 41 s"]);
+        assert_eq!(said, ["4.2 ms", "3.2 s", "10 s", "61 s", "119 s", "2 min 00 s", "3 min 41 s"]);
     }
 }

@@ -7,8 +7,8 @@ use excon_convert::compare::Verdict;
 use excon_edge::Result;
 use excon_edge::image::Picture;
 use excon_edge::page::{
-    self, Alarm, Bar, Caption, Column, KeyFigure, LineChart, Series, State, Tile, Timeline, Trace, Unit, badge, figure,
-    line_chart, pair, reliability_diagram, section, sheet, table, text, timeline, verdict,
+    self, Alarm, Bar, Caption, Column, KeyFigure, LineChart, Measure, Series, State, Tile, Timeline, Trace, Unit,
+    badge, figure, line_chart, pair, reliability_diagram, section, sheet, table, text, timeline, verdict,
 };
 use excon_edge::predictor::Prediction;
 use excon_edge::shift::{Channel, Family};
@@ -82,21 +82,21 @@ fn key_figures(r: &Report) -> Vec<KeyFigure> {
     let [low, high] = r.int8.accuracy_interval.map(|v| 100.0 * v);
     vec![
         figure(
-            "accuracy on the board, int8",
+            "accuracy, int8",
             percent(r.int8.metrics.accuracy),
-            format!("95 % interval {low:.1} to {high:.1}, {} test pictures", r.int8.metrics.count),
+            format!("{low:.1} to {high:.1} (95 %), {} test pictures", r.int8.metrics.count),
             true,
         ),
         figure(
-            "accuracy in float",
+            "accuracy, float",
             percent(r.float.metrics.accuracy),
             format!("{} test pictures", r.float.metrics.count),
             false,
         ),
-        figure("calibration error, int8", percent(r.int8.metrics.ece), "ECE, 15 bins, after scaling".into(), false),
+        figure("calibration error", percent(r.int8.metrics.ece), "ECE of int8, 15 bins, after scaling".into(), false),
         figure("shifts found", format!("{found} of {shifts}"), "fog, noise, dark".into(), false),
         figure("false alarms", false_alarms.to_string(), format!("in {frames} healthy frames"), false),
-        figure("time, all of it", duration(r.seconds), format!("training {}", duration(r.seconds_of.train)), false),
+        figure("time", duration(r.seconds), format!("training {}", duration(r.seconds_of.train)), false),
     ]
 }
 
@@ -146,13 +146,13 @@ fn accuracy(r: &Report) -> Markup {
     let plain = |name: &str, value: &dyn Fn(&Side) -> f64| row(name, &|s| format!("{:.3}", value(s)));
     let rows = [
         share("accuracy", &|s| s.metrics.accuracy),
-        share("macro accuracy, every class alike", &|s| s.metrics.macro_accuracy),
+        share("macro accuracy", &|s| s.metrics.macro_accuracy),
         share("ECE, 15 bins", &|s| s.metrics.ece),
         plain("NLL, nats", &|s| s.metrics.nll),
-        plain("Brier score, summed over classes", &|s| s.metrics.brier),
-        share("explanation drop, lower is better", &|s| s.explanation.drop),
-        share("explanation increase, higher is better", &|s| s.explanation.increase),
-        row("largest gap between map and logit", &|s| format!("{:.0e}", s.completeness_residual)),
+        plain("Brier score", &|s| s.metrics.brier),
+        share("explanation drop ↓", &|s| s.explanation.drop),
+        share("explanation increase ↑", &|s| s.explanation.increase),
+        row("map against logit, largest gap", &|s| format!("{:.0e}", s.completeness_residual)),
         plain("temperature", &|s| s.temperature),
     ];
     let measures = table(&[Column::text("measure"), Column::number("float"), Column::number("int8")], &rows);
@@ -164,11 +164,13 @@ fn accuracy(r: &Report) -> Markup {
         .enumerate()
         .map(|(i, name)| vec![text(name), percent_of(&r.float.accuracy_of[i]), percent_of(&r.int8.accuracy_of[i])])
         .collect();
-    let classes = table(&[Column::text("class"), Column::number("float"), Column::number("int8")], &classes);
+    let classes =
+        table(&[Column::text("accuracy by class"), Column::number("float"), Column::number("int8")], &classes);
     let samples = format!("{} test pictures", r.int8.metrics.count);
     let words = format!(
         "Float is the trained network, int8 the sealed engine that the board runs. Both give the same class to {} of the \
-         pictures. Probabilities are calibrated; explanation drop and increase keep the top 15 % of the map.",
+         pictures. Probabilities are \
+         calibrated. Explanation drop (lower is better) and increase (higher is better) keep the top 15 % of the map.",
         percent(r.agreement)
     );
     let sentence = "What the conversion costs, measured on the test pictures, which nothing was chosen by.";
@@ -176,8 +178,7 @@ fn accuracy(r: &Report) -> Markup {
         "Float and 8-bit integers",
         sentence,
         &html! {
-            (figure("All test pictures", &measures, &caption(r, &words, &samples)))
-            (figure("Accuracy by class", &classes, &caption(r, "", &samples)))
+            (figure("", &pair(&measures, &classes), &caption(r, &words, &samples)))
             (budget(r))
             (layers(r))
         },
@@ -234,10 +235,11 @@ fn layers(r: &Report) -> Markup {
             texts: vec![l.signal_to_noise_db.map_or("exact".into(), |db| format!("{db:.1} dB"))],
         })
         .collect();
-    let words = "Signal to quantization noise after each layer, worst first: every 6 dB halve the noise.";
+    let words =
+        "Signal to quantization noise after each layer, in the order of the network. 6 dB less is twice the noise.";
     figure(
         "Where int8 loses",
-        &page::bars("layer", &["signal to noise"], &rows),
+        &page::bars("layer", &[Measure { title: "signal to noise".into(), drawn: true }], &rows),
         &caption(r, words, "16 training pictures"),
     )
 }
@@ -249,8 +251,9 @@ fn calibration(r: &Report) -> Markup {
         &reliability_diagram("before scaling", &says(s.unscaled.ece, 1.0), &s.reliability[0]),
         &reliability_diagram("after scaling", &says(s.metrics.ece, s.temperature), &s.reliability[1]),
     );
-    let words = "Bars show how often predictions of a confidence were right; the lighter part is the gap to their mean \
-                 confidence. On the dashed line both agree. Below, the number of pictures in each bin.";
+    let words = "Of the predictions in a bin, how many were right. The light tip is the gap to their mean confidence: orange \
+                 where the board is too sure, blue where it is not sure enough. On the dashed line both agree. Below, the \
+                 number of pictures in each bin.";
     section(
         "Calibration",
         "Is the board right in 80 of 100 cases where it says 80 %? One temperature, fitted on \
@@ -380,9 +383,8 @@ fn channels(r: &Report) -> Markup {
             Bar { label: c.channel.name().replace('_', " "), group: c.family.words().into(), values, texts }
         })
         .collect();
-    let measures: Vec<String> =
-        std::iter::once("weight".to_string()).chain(alarms.iter().map(|(name, _)| format!("share, {name}"))).collect();
-    let measures: Vec<&str> = measures.iter().map(String::as_str).collect();
+    let mut measures = vec![Measure { title: "weight".into(), drawn: false }];
+    measures.extend(alarms.iter().map(|(name, _)| Measure { title: format!("share, {name}"), drawn: true }));
     let words = "Each channel's fixed weight, and its share of the evidence when the alarm rang. The saliency channels are \
                  watched with the others; they get weight only where measurement on this model earns it.";
     let samples = format!("{} alarms", alarms.len());
@@ -395,7 +397,7 @@ fn names(channels: &[Channel]) -> String {
 
 fn short(family: Family, weight: f64) -> String {
     let name = if family == Family::ExplanationInconsistent { "explanation" } else { family.words() };
-    if weight > 0.0 { name.into() } else { format!("{name} (0)") }
+    if weight > 0.0 { name.into() } else { format!("{name}, weight 0") }
 }
 
 fn caption<'a>(r: &'a Report, text: &'a str, samples: &'a str) -> Caption<'a> {
