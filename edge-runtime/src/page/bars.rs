@@ -8,7 +8,7 @@ use maud::{Markup, html};
 pub struct Bar {
     /// What it is.
     pub label: String,
-    /// Group it belongs to; may be empty.
+    /// Group it belongs to; rows of one group stand together under its name. May be empty.
     pub group: String,
     /// A value for each measure, in the unit of its column; 0 is drawn as 0.
     pub values: Vec<f64>,
@@ -16,41 +16,47 @@ pub struct Bar {
     pub texts: Vec<String>,
 }
 
-/// Rows of one or two measures; each measure is scaled to its largest value over all rows.
-pub fn bars(heading: &str, measures: &[&str], rows: &[Bar]) -> Markup {
+/// One measure.
+#[derive(Debug, Clone)]
+pub struct Measure {
+    /// Heading.
+    pub title: String,
+    /// Whether it is drawn, or only written.
+    pub drawn: bool,
+}
+
+/// Rows of a few measures; each is scaled to its largest value over all rows.
+pub fn bars(heading: &str, measures: &[Measure], rows: &[Bar]) -> Markup {
     if rows.is_empty() {
         return empty();
     }
-    let groups = rows.iter().any(|r| !r.group.is_empty());
-    let largest: Vec<f64> = (0..measures.len())
-        .map(|m| rows.iter().filter_map(|r| r.values.get(m)).filter(|v| v.is_finite()).fold(0.0, |a: f64, &v| a.max(v)))
-        .collect();
-    let width = |row: &Bar, m: usize| {
-        let value = row.values.get(m).copied().filter(|v| v.is_finite()).unwrap_or(0.0).max(0.0);
-        if largest[m] > 0.0 { 100.0 * value / largest[m] } else { 0.0 }
-    };
+    let value = |row: &Bar, m: usize| row.values.get(m).copied().filter(|v| v.is_finite()).unwrap_or(0.0).max(0.0);
+    let largest: Vec<f64> = (0..measures.len()).map(|m| rows.iter().map(|r| value(r, m)).fold(0.0, f64::max)).collect();
+    let width = |row: &Bar, m: usize| if largest[m] > 0.0 { 100.0 * value(row, m) / largest[m] } else { 0.0 };
+    let columns = 1 + measures.iter().map(|m| 1 + usize::from(m.drawn)).sum::<usize>();
     html! {
         div.scroll {
             table {
                 thead {
                     tr {
-                        @if groups { th scope="col" { "family" } }
                         th scope="col" { (heading) }
-                        @for m in measures { th.number scope="col" { (m) } th {} }
+                        @for m in measures { th.number scope="col" { (m.title) } @if m.drawn { th {} } }
                     }
                 }
                 tbody {
                     @for (i, row) in rows.iter().enumerate() {
+                        @if !row.group.is_empty() && (i == 0 || rows[i - 1].group != row.group) {
+                            tr.group { th colspan=(columns) scope="rowgroup" { (row.group) } }
+                        }
                         tr {
-                            @if groups {
-                                td { @if i == 0 || rows[i - 1].group != row.group { (row.group) } }
-                            }
-                            td { (row.label) }
-                            @for m in 0..measures.len() {
+                            td.name { (row.label) }
+                            @for (m, measure) in measures.iter().enumerate() {
                                 td.number { (row.texts.get(m).map_or("", String::as_str)) }
-                                td.meter.second[m == 1] {
-                                    @let w = width(row, m);
-                                    span.none[w == 0.0] style=(format!("width:{w:.1}%")) {}
+                                @if measure.drawn {
+                                    td.meter {
+                                        @let w = width(row, m);
+                                        span.none[w == 0.0] style=(format!("width:{w:.1}%")) {}
+                                    }
                                 }
                             }
                         }

@@ -18,7 +18,7 @@ pub struct Series {
 pub struct LineChart<'a> {
     /// What the chart shows, for readers who cannot see it.
     pub description: &'a str,
-    /// Title of the horizontal axis, with unit.
+    /// Title of the horizontal axis, which counts: epochs, frames.
     pub x: &'a str,
     /// Title of the vertical axis, with unit.
     pub y: &'a str,
@@ -54,7 +54,7 @@ pub fn line_chart(chart: &LineChart) -> Markup {
     let labels = spread(&ends.iter().map(|p| p.1).collect::<Vec<_>>(), 17.0, y.to, y.from - 4.0);
     html! {
         svg.chart viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="img" aria-label=(chart.description) {
-            (axes(&x, &y, (chart.x, chart.y), (Unit::Plain, chart.unit), (5, 4)))
+            (axes(&x, &y, (chart.x, chart.y), (Unit::Count, chart.unit), (5, 4)))
             @for ((i, series, _), (end, label)) in shown.iter().zip(ends.iter().zip(&labels)) {
                 path class=(format!("trace c{}", i % 6 + 1)) d=(path(&series.points, &x, &y)) {}
                 circle class=(format!("d{}", i % 6 + 1)) cx=(px(end.0)) cy=(px(end.1)) r="3.5" {}

@@ -15,7 +15,7 @@ mod tests;
 mod timeline;
 
 pub use badge::{State, badge, verdict};
-pub use bars::{Bar, bars};
+pub use bars::{Bar, Measure, bars};
 pub use line::{LineChart, Series, line_chart};
 pub use overlay::{OVERLAY_STRENGTH, Tile, overlay, png, png_data_uri, sheet, viridis};
 pub use plot::Unit;

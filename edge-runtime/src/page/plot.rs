@@ -7,6 +7,8 @@ use maud::{Markup, html};
 pub enum Unit {
     /// As they are.
     Plain,
+    /// Whole numbers: no tick lies between two.
+    Count,
     /// Fractions, written as per cent.
     Percent,
     /// Exponents of ten, written as powers.
@@ -18,6 +20,7 @@ impl Unit {
         let value = if value.abs() < step * 1e-9 { 0.0 } else { value };
         match self {
             Self::Plain => format!("{value:.*}", decimals(step)),
+            Self::Count => format!("{value:.0}"),
             Self::Percent => format!("{:.*} %", decimals(step * 100.0), value * 100.0),
             Self::Power => power(value.round() as i64),
         }
@@ -140,8 +143,8 @@ pub(super) fn spread(wanted: &[f64], gap: f64, low: f64, high: f64) -> Vec<f64> 
 
 /// Grid, ticks and axis titles. The y title stands above the axis, horizontally, where it is read without turning.
 pub(super) fn axes(x: &Scale, y: &Scale, titles: (&str, &str), units: (Unit, Unit), counts: (usize, usize)) -> Markup {
-    let (xs, x_step) = x.ticks(counts.0);
-    let (ys, y_step) = y.ticks(counts.1);
+    let (xs, x_step) = ticks(x, units.0, counts.0);
+    let (ys, y_step) = ticks(y, units.1, counts.1);
     html! {
         @for &v in &ys {
             line.grid x1=(px(x.from)) x2=(px(x.to)) y1=(px(y.at(v))) y2=(px(y.at(v))) {}
@@ -155,4 +158,13 @@ pub(super) fn axes(x: &Scale, y: &Scale, titles: (&str, &str), units: (Unit, Uni
         text x=(px(0.0)) y=(px(y.to - 14.0)) { (titles.1) }
         text x=(px(x.to)) y=(px(y.from + 40.0)) text-anchor="end" { (titles.0) }
     }
+}
+
+/// Ticks of an axis; where only whole numbers make sense, only those.
+fn ticks(scale: &Scale, unit: Unit, wanted: usize) -> (Vec<f64>, f64) {
+    let (mut ticks, step) = scale.ticks(wanted);
+    if matches!(unit, Unit::Count | Unit::Power) {
+        ticks.retain(|v| (v - v.round()).abs() < 1e-6);
+    }
+    (ticks, step)
 }

@@ -8,8 +8,9 @@ use maud::{Markup, html};
 const WIDTH: f64 = 420.0;
 const HEIGHT: f64 = 440.0;
 
-/// One diagram: a bar a bin up to its accuracy, the gap to its confidence, the diagonal where both agree, and the
-/// counts below. `summary` stands in the plot, such as `ECE 4.2 %`.
+/// One diagram: a bar a bin up to accuracy or confidence, whichever is less, and the gap to the other, in one colour
+/// where the network is too sure and in another where it is not sure enough; the diagonal where both agree; the counts
+/// below. `summary` stands in the plot, such as `ECE 4.2 %`.
 pub fn reliability_diagram(title: &str, summary: &str, bins: &[Bin]) -> Markup {
     let usable = |b: &&Bin| b.count > 0 && [b.lower, b.upper, b.confidence, b.accuracy].iter().all(|v| v.is_finite());
     let shown: Vec<&Bin> = bins.iter().filter(usable).collect();
@@ -28,9 +29,10 @@ pub fn reliability_diagram(title: &str, summary: &str, bins: &[Bin]) -> Markup {
             @for b in &shown {
                 @let (left, right) = (x.at(b.lower) + 1.0, x.at(b.upper) - 1.0);
                 @let wide = px((right - left).max(1.0));
-                @let (top, bottom) = (y.at(b.accuracy.max(b.confidence)), y.at(b.accuracy.min(b.confidence)));
-                rect.fill x=(px(left)) width=(wide) y=(px(y.at(b.accuracy))) height=(px(y.from - y.at(b.accuracy))) {}
-                rect.gap x=(px(left)) width=(wide) y=(px(top)) height=(px(bottom - top)) {}
+                @let (high, low) = (b.accuracy.max(b.confidence), b.accuracy.min(b.confidence));
+                @let gap = if b.confidence > b.accuracy { "over" } else { "under" };
+                rect.fill x=(px(left)) width=(wide) y=(px(y.at(low))) height=(px(y.from - y.at(low))) {}
+                rect class=(gap) x=(px(left)) width=(wide) y=(px(y.at(high))) height=(px(y.at(low) - y.at(high))) {}
                 @let tall = 34.0 * b.count as f64 / most;
                 rect.count x=(px(left)) width=(wide) y=(px(base - tall)) height=(px(tall)) {}
                 text.small x=(px((left + right) / 2.0)) y=(px(base - tall - 4.0)) text-anchor="middle" { (b.count) }

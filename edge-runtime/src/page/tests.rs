@@ -101,17 +101,20 @@ fn reliability_shows_counts_and_skips_empty_bins() {
 
 #[test]
 fn bars_draw_zero_as_zero_and_scale_to_the_largest() {
+    let measures = ["weight", HOSTILE].map(|title| Measure { title: title.into(), drawn: true });
     let row = |label: &str, weight: f64, share: f64| Bar {
         label: label.into(),
         group: "g".into(),
         values: vec![weight, share],
         texts: vec!["so much".into(), "that much".into()],
     };
-    let html = bars("channel", &["weight", "share"], &[row(HOSTILE, 0.5, 0.2), row("b", 0.0, 0.4)]).into_string();
+    let html = bars("channel", &measures, &[row(HOSTILE, 0.5, 0.2), row("b", 0.0, 0.4)]).into_string();
     check(&html);
     assert!(html.contains("width:100.0%") && html.contains("width:50.0%") && html.contains("width:0.0%"));
-    check(&bars("channel", &["weight"], &[]).into_string());
-    check(&bars("channel", &["weight", "share"], &[row("x", f64::NAN, f64::INFINITY)]).into_string());
+    let written = [Measure { title: "weight".into(), drawn: false }];
+    assert!(!bars("channel", &written, &[row("a", 0.5, 0.2)]).into_string().contains("width"), "only written");
+    check(&bars("channel", &measures, &[]).into_string());
+    check(&bars("channel", &measures, &[row("x", f64::NAN, f64::INFINITY)]).into_string());
 }
 
 #[test]

@@ -50,6 +50,8 @@ pub struct Timeline<'a> {
 
 const WIDTH: f64 = 940.0;
 const HEIGHT: f64 = 390.0;
+/// Top of the phase bands: their names stand above it, the alarms' labels below.
+const TOP: f64 = 26.0;
 /// Evidence below this is drawn here: 0.1 says as little as none.
 const FLOOR: f64 = -1.0;
 
@@ -62,8 +64,8 @@ pub fn timeline(chart: &Timeline) -> Markup {
     let clip = |v: f64| if v.is_nan() { v } else { v.clamp(FLOOR, 300.0) };
     let evidence = chart.traces.iter().flat_map(|t| t.log10.iter().map(|&v| clip(v)));
     let threshold = if chart.threshold.is_finite() { chart.threshold } else { 0.0 };
-    let x = Scale { low: 1.0, high: frames.max(2) as f64, from: 46.0, to: WIDTH - 150.0 };
-    let y = Scale::around(evidence.chain([FLOOR, threshold + 1.0]), HEIGHT - 50.0, 84.0).nice(6);
+    let x = Scale { low: 1.0, high: frames.max(2) as f64, from: 46.0, to: WIDTH - 168.0 };
+    let y = Scale::around(evidence.chain([FLOOR, threshold + 1.0]), HEIGHT - 50.0, 92.0).nice(6);
     let scaled = |t: &Trace| -> Vec<(f64, f64)> {
         t.log10.iter().enumerate().map(|(i, &v)| ((i + 1) as f64, clip(v))).collect()
     };
@@ -77,12 +79,12 @@ pub fn timeline(chart: &Timeline) -> Markup {
                 @for (i, phase) in chart.phases.iter().enumerate() {
                     @let (left, right) = (x.at(phase.first as f64 - 0.5), x.at(phase.last as f64 + 0.5));
                     @if i % 2 == 1 {
-                        rect.band x=(px(left)) width=(px(right - left)) y=(px(y.to - 24.0)) height=(px(y.from - y.to + 24.0)) {}
+                        rect.band x=(px(left)) width=(px(right - left)) y=(px(TOP)) height=(px(y.from - TOP)) {}
                     }
-                    text.strong x=(px(left + 6.0)) y=(px(y.to - 8.0)) { (phase.name) }
+                    text.strong x=(px(left + 2.0)) y=(px(TOP - 8.0)) { (phase.name) }
                 }
-                (axes(&x, &y, ("frame", ""), (Unit::Plain, Unit::Power), (8, 6)))
-                text x="0" y="14" { "evidence, log scale" }
+                (axes(&x, &y, ("frame", ""), (Unit::Count, Unit::Power), (8, 6)))
+                text x="0" y=(px(y.to - 14.0)) { "evidence, log scale" }
                 line.limit x1=(px(x.from)) x2=(px(x.to)) y1=(px(y.at(threshold))) y2=(px(y.at(threshold))) {}
                 text.label.halo x=(px(x.from + 6.0)) y=(px(y.at(threshold) - 6.0)) {
                     "alarm at " (power(threshold.round() as i64))
@@ -93,10 +95,10 @@ pub fn timeline(chart: &Timeline) -> Markup {
                 }
                 @for (alarm, row) in chart.alarms.iter().zip(&rows) {
                     @let at = x.at(alarm.frame as f64);
-                    @let level = 28.0 + 16.0 * *row as f64;
-                    line.alarm x1=(px(at)) x2=(px(at)) y1=(px(level)) y2=(px(y.from)) {}
+                    @let level = TOP + 18.0 + 16.0 * *row as f64;
+                    line.alarm x1=(px(at)) x2=(px(at)) y1=(px(level - 12.0)) y2=(px(y.from)) {}
                     path.mark d=(format!("M{} {}l6 10h-12Z", px(at), px(y.at(threshold) - 6.0))) {}
-                    text.label.halo x=(px(at + 5.0)) y=(px(level + 4.0)) { (alarm.label) }
+                    text.label.halo x=(px(at + 5.0)) y=(px(level)) { (alarm.label) }
                 }
                 @for ((i, trace), label) in chart.traces.iter().enumerate().zip(&labels) {
                     circle class=(format!("d{}", i % 6 + 1)) cx=(px(x.to + 12.0)) cy=(px(*label)) r="4" {}
