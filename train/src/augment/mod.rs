@@ -122,6 +122,9 @@ impl ViewSeed {
 
 /// Renders the pictures `indices` of a split as `N × size × size × 3` normalised values, `(x − mean) / std` per channel
 /// with x in 0..1. Works in parallel; the result does not depend on how.
+///
+/// # Panics
+/// If an index is not below [`Split::len`].
 pub fn render(
     split: &Split,
     indices: &[usize],

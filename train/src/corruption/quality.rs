@@ -3,7 +3,7 @@
 use crate::augment::resample::{Filter, resize_bytes};
 use crate::{Error, Result};
 use excon_edge::image::{Picture, decode};
-use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
+use jpeg_encoder::{ChromaSubsamplingMethod, ColorType, Encoder, SamplingFactor};
 
 /// Reduces each side to `share` of its pixels and enlarges again, both with a box filter.
 pub(super) fn pixelate(picture: &Picture, share: f64) -> Vec<u8> {
@@ -25,6 +25,7 @@ pub(super) fn jpeg(picture: &Picture, quality: u8) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut encoder = Encoder::new(&mut bytes, quality);
     encoder.set_sampling_factor(SamplingFactor::F_2_2);
+    encoder.set_chroma_subsampling_method(ChromaSubsamplingMethod::Average);
     encoder.encode(&picture.rgb, width, height, ColorType::Rgb).map_err(|e| refuse(e.to_string()))?;
     Ok(decode("recompressed picture", &bytes)?.rgb)
 }

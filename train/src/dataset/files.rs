@@ -16,6 +16,8 @@ const MOST_FILES: usize = 5_000_000;
 const DEEPEST: usize = 12;
 /// Most bytes an archive may inflate to.
 const MOST_INFLATED: u64 = 64 << 30;
+/// Most bytes behind the last file: writers fill up to a whole number of blocks.
+const MOST_PADDING: u64 = 16 << 20;
 /// A batch of files is handed on when it holds so many files or bytes.
 const BATCH: (usize, usize) = (256, 64 << 20);
 
@@ -38,8 +40,11 @@ impl Files {
     /// A folder, or a `.tar.gz` or `.tar`, by its first bytes.
     pub fn open(path: &Path) -> Result<Self> {
         let metadata = std::fs::metadata(path).map_err(|source| EdgeError::Read { path: path.into(), source })?;
-        let place = if metadata.is_dir() { Place::Folder } else { Place::Archive };
-        Self::list(path.into(), place)
+        match (metadata.is_dir(), metadata.is_file()) {
+            (true, _) => Self::list(path.into(), Place::Folder),
+            (_, true) => Self::list(path.into(), Place::Archive),
+            _ => Err(Error::Dataset { path: path.into(), reason: "it is neither a folder nor a file".into() }),
+        }
     }
 
     /// An archive that is part of the program.
@@ -201,7 +206,11 @@ impl Files {
             }
         }
         // Read on behind the last file, so that the checksum at the end of a gzip stream is looked at.
-        std::io::copy(&mut archive.into_inner(), &mut std::io::sink()).map_err(|e| self.damaged(None, &e))?;
+        let mut rest = archive.into_inner().take(MOST_PADDING);
+        let padding = std::io::copy(&mut rest, &mut std::io::sink()).map_err(|e| self.damaged(None, &e))?;
+        if padding == MOST_PADDING {
+            return Err(self.error("it goes on after the end of the archive. Fetch it again"));
+        }
         Ok(())
     }
 

@@ -24,25 +24,24 @@ pub(super) fn load(files: &Files, splits: &[Vec<Item>; 3], size: Option<usize>) 
         let reason = format!("{} pictures of {size}x{size} do not fit in memory: choose a smaller size", items.len());
         return Err(files.error(reason));
     }
-    let mut rgb = vec![0u8; items.len() * bytes];
+    let mut loaded = splits.each_ref().map(|items| Split {
+        size,
+        rgb: vec![0; items.len() * bytes],
+        labels: items.iter().map(|item| item.label).collect(),
+        names: items.iter().map(|item| item.name.clone()).collect(),
+    });
+    // Where each picture goes: its split, and its place there.
+    let places: Vec<(usize, usize)> =
+        splits.iter().enumerate().flat_map(|(split, items)| (0..items.len()).map(move |i| (split, i))).collect();
     files.visit(&names, MAX_BYTES, |batch| {
         let pictures = batch.into_par_iter().map(|(index, file)| Ok((index, decode(names[index], &file, size)?)));
         for (index, picture) in pictures.collect::<Result<Vec<_>>>()? {
-            rgb[index * bytes..(index + 1) * bytes].copy_from_slice(&picture);
+            let (split, i) = places[index];
+            loaded[split].rgb[i * bytes..(i + 1) * bytes].copy_from_slice(&picture);
         }
         Ok(())
     })?;
-    let mut first = 0;
-    Ok(splits.each_ref().map(|split| {
-        let range = first..first + split.len();
-        first = range.end;
-        Split {
-            size,
-            rgb: rgb[range.start * bytes..range.end * bytes].to_vec(),
-            labels: split.iter().map(|item| item.label).collect(),
-            names: split.iter().map(|item| item.name.clone()).collect(),
-        }
-    }))
+    Ok(loaded)
 }
 
 /// The side all pictures share, from their headers; `None` if they differ, are not square, or are large.

@@ -5,6 +5,8 @@
 //! with the weights that reach it. It is skipped when the input is not tracked, as that of the first convolution.
 
 use super::correlate::{Correlation, Epilogue, Packed, Steps, segments};
+use super::frame::Frame;
+use super::pixelwise::Plain;
 use super::weight_gradient::WeightGradient;
 use super::{Shared, floats, uninitialised, with_floats, with_scratch};
 use candle_core::{CpuStorage, CustomOp2, Device, Layout, Result, Shape, Tensor, bail};
@@ -78,17 +80,17 @@ pub fn conv2d_fused(
 
 /// Checked shapes of one call.
 #[derive(Debug, Clone, Copy)]
-struct Shapes {
+pub(super) struct Shapes {
     /// N, H, W, C of the input.
-    input: (usize, usize, usize, usize),
+    pub(super) input: (usize, usize, usize, usize),
     /// N, H, W, C of the output.
-    output: (usize, usize, usize, usize),
+    pub(super) output: (usize, usize, usize, usize),
     /// Kernel side.
-    kernel: usize,
+    pub(super) kernel: usize,
 }
 
 impl Convolution {
-    fn shape(
+    pub(super) fn shape(
         &self,
         input @ (n, h, w, c): (usize, usize, usize, usize),
         weight: (usize, usize, usize, usize),
@@ -105,10 +107,24 @@ impl Convolution {
     }
 
     /// The zero-padded input that windows are read from.
-    fn frame(&self, shapes: &Shapes) -> Frame {
+    pub(super) fn frame(&self, shapes: &Shapes) -> Frame {
         let (_, h, w, c) = shapes.input;
-        let border = [self.padding; 2];
-        Frame { rows: h, columns: w, channels: c, stride: c, top: border, left: border }
+        Frame::new([h, w, c], self.padding)
+    }
+
+    /// Input frame to output.
+    pub(super) fn forward_job(&self, shapes: &Shapes, weight: &[f32]) -> Correlation {
+        let (_, rows, columns, outputs) = shapes.output;
+        let (c, k, frame) = (shapes.input.3, shapes.kernel, self.frame(shapes));
+        Correlation {
+            segments: segments((0..k * k).map(|t| frame.offset(t / k, t % k)), c),
+            packed: Packed::new(self.isa, k * k * c, outputs, |i, o| weight[(o * c + i % c) * k * k + i / c]),
+            rows,
+            columns,
+            input: frame.steps(self.stride),
+            output: Steps { pixel: outputs, row: columns * outputs, image: rows * columns * outputs },
+            first: 0,
+        }
     }
 
     fn forward(
@@ -120,25 +136,12 @@ impl Convolution {
         residual: Option<&[f32]>,
         relu: bool,
     ) -> Vec<f32> {
-        let (n, rows, columns, outputs) = shapes.output;
-        let k = shapes.kernel;
-        let frame = self.frame(shapes);
-        let c = frame.channels;
-        let taps = (0..k * k).map(|t| frame.offset(t / k, t % k));
-        let job = Correlation {
-            segments: segments(taps, c),
-            packed: Packed::new(self.isa, k * k * c, outputs, |input, o| {
-                weight[(o * c + input % c) * k * k + input / c]
-            }),
-            rows,
-            columns,
-            input: frame.steps(self.stride),
-            output: Steps { pixel: outputs, row: columns * outputs, image: rows * columns * outputs },
-            first: 0,
-        };
+        let n = shapes.input.0;
+        let (frame, job) = (self.frame(shapes), self.forward_job(shapes, weight));
         let mut y = uninitialised(n * job.output.image);
         let out = Shared::of(&mut y);
-        each_chunk(n, frame.len(), |images| {
+        let chunks = shared_chunks(n, frame.len());
+        chunks.par_iter().with_max_len(1).for_each(|images| {
             with_scratch(|[scratch, _]| {
                 let input = frame.pad(x, images.clone(), scratch);
                 let at = images.start * job.output.image;
@@ -150,20 +153,16 @@ impl Convolution {
         y
     }
 
-    fn input_gradient(&self, shapes: &Shapes, gradient: &[f32], weight: &[f32]) -> Vec<f32> {
-        let (n, h, w, c) = shapes.input;
+    /// Framed output gradient to input gradient: the frame, and one job per residue of the input position. Where
+    /// `adding`, residues that no weight reaches need no job.
+    pub(super) fn input_jobs(&self, shapes: &Shapes, weight: &[f32], adding: bool) -> (Frame, Vec<Correlation>) {
+        let (_, h, w, c) = shapes.input;
         let (_, rows, columns, outputs) = shapes.output;
         let (s, k) = (self.stride, shapes.kernel);
         let vertical = Residue::all(h, rows, k, s, self.padding);
         let horizontal = Residue::all(w, columns, k, s, self.padding);
-        let frame = Frame {
-            rows,
-            columns,
-            channels: outputs,
-            stride: outputs,
-            top: Residue::border(&vertical),
-            left: Residue::border(&horizontal),
-        };
+        let [top, left] = [Residue::border(&vertical), Residue::border(&horizontal)];
+        let frame = Frame { rows, columns, channels: outputs, vertical: top, horizontal: left };
         let mut jobs = vec![];
         for v in &vertical {
             for u in &horizontal {
@@ -173,15 +172,18 @@ impl Convolution {
                     .iter()
                     .flat_map(|&(ky, dy)| u.taps.iter().map(move |&(kx, dx)| (ky, kx, dy, dx)))
                     .map(|(ky, kx, dy, dx)| {
-                        let (y, x) = (dy + frame.top[0] as isize, dx + frame.left[0] as isize);
+                        let (y, x) = (dy + top[0] as isize, dx + left[0] as isize);
                         (ky, kx, frame.offset(y as usize, x as usize))
                     })
                     .collect();
+                if adding && taps.is_empty() {
+                    continue;
+                }
                 jobs.push(Correlation {
                     segments: segments(taps.iter().map(|t| t.2), outputs),
-                    packed: Packed::new(self.isa, taps.len() * outputs, c, |input, ci| {
-                        let (ky, kx, _) = taps[input / outputs];
-                        weight[(((input % outputs) * c + ci) * k + ky) * k + kx]
+                    packed: Packed::new(self.isa, taps.len() * outputs, c, |i, ci| {
+                        let (ky, kx, _) = taps[i / outputs];
+                        weight[(((i % outputs) * c + ci) * k + ky) * k + kx]
                     }),
                     rows: v.count,
                     columns: u.count,
@@ -191,9 +193,16 @@ impl Convolution {
                 });
             }
         }
+        (frame, jobs)
+    }
+
+    fn input_gradient(&self, shapes: &Shapes, gradient: &[f32], weight: &[f32]) -> Vec<f32> {
+        let (n, h, w, c) = shapes.input;
+        let (frame, jobs) = self.input_jobs(shapes, weight, false);
         let mut dx = uninitialised(n * h * w * c);
         let out = Shared::of(&mut dx);
-        each_chunk(n, frame.len(), |images| {
+        let chunks = shared_chunks(n, frame.len());
+        chunks.par_iter().with_max_len(1).for_each(|images| {
             with_scratch(|[scratch, _]| {
                 let input = frame.pad(gradient, images.clone(), scratch);
                 for job in &jobs {
@@ -205,40 +214,54 @@ impl Convolution {
         dx
     }
 
-    fn weight_gradient(&self, shapes: &Shapes, x: &[f32], gradient: &[f32]) -> Vec<f32> {
-        let (n, ..) = shapes.input;
+    /// Framed input and gradient (with steps `gradient`) to the sums that [`Self::unpack`] turns into weights.
+    pub(super) fn weight_job(&self, shapes: &Shapes, gradient: Steps) -> WeightGradient {
         let (_, rows, columns, outputs) = shapes.output;
-        let k = shapes.kernel;
-        let frame = self.frame(shapes);
-        let c = frame.channels;
+        let (c, k, frame) = (shapes.input.3, shapes.kernel, self.frame(shapes));
         let offsets = (0..k * k * c).map(|i| frame.offset(i / c / k, i / c % k) + i % c).collect();
-        let job = WeightGradient::new(self.isa, offsets, outputs, rows, columns, frame.steps(self.stride));
-        // Vectors of the gradient must not reach into the next pixel.
-        let padded = Frame { rows, columns, channels: outputs, stride: job.channels, top: [0; 2], left: [0; 2] };
-        let parts = (2 * rayon::current_num_threads()).clamp(1, n.max(1));
-        let sums: Vec<Vec<f32>> = (0..parts)
-            .into_par_iter()
-            .with_max_len(1)
-            .map(|part| {
-                let mut sum = vec![0.0; job.len()];
-                with_scratch(|[scratch, aligned]| {
-                    for images in chunks(n * part / parts..n * (part + 1) / parts, frame.len()) {
-                        let input = frame.pad(x, images.clone(), scratch);
-                        let gradient = padded.pad(gradient, images.clone(), aligned);
-                        // SAFETY: both buffers hold whole images in the layout that the job was made for.
-                        unsafe { job.add(images.len(), input, gradient, &mut sum) };
-                    }
-                });
-                sum
-            })
-            .collect();
-        let mut dw = uninitialised(outputs * c * k * k);
+        WeightGradient::new(self.isa, offsets, [rows, columns, outputs], frame.steps(self.stride), gradient)
+    }
+
+    /// Adds up partial sums in order, as O × I × K × K.
+    pub(super) fn unpack(&self, shapes: &Shapes, job: &WeightGradient, sums: &[Vec<f32>], dw: &mut [f32]) {
+        let (c, k) = (shapes.input.3, shapes.kernel);
         dw.par_chunks_mut(c * k * k).enumerate().for_each(|(o, dw)| {
             for (i, dw) in dw.iter_mut().enumerate() {
                 let at = (i % (k * k) * c + i / (k * k)) * job.channels + o;
                 *dw = sums.iter().map(|sum| sum[at]).sum();
             }
         });
+    }
+
+    fn weight_gradient(&self, shapes: &Shapes, x: &[f32], gradient: &[f32]) -> Vec<f32> {
+        let (n, rows, columns, outputs) = shapes.output;
+        let frame = self.frame(shapes);
+        let plain = Frame::new([rows, columns, outputs], 0);
+        let job = self.weight_job(shapes, plain.steps(1));
+        let sums: Vec<Vec<f32>> = parts(n)
+            .into_par_iter()
+            .with_max_len(1)
+            .map(|part| {
+                let mut sum = vec![0.0; job.len()];
+                with_scratch(|[scratch, whole]| {
+                    for images in chunks(part, frame.len()) {
+                        let input = frame.pad(x, images.clone(), scratch);
+                        let gradient = if job.channels == outputs {
+                            plain.pad(gradient, images.clone(), whole)
+                        } else {
+                            // Vectors reach past the outputs: the copy has room for that.
+                            // SAFETY: the gradient has as many images.
+                            unsafe { plain.fill(self.isa, &Plain(gradient), images.clone(), whole) }
+                        };
+                        // SAFETY: both hold whole images in the layout that the job was made for.
+                        unsafe { job.add(images.len(), input, gradient, &mut sum) };
+                    }
+                });
+                sum
+            })
+            .collect();
+        let mut dw = uninitialised(outputs * shapes.input.3 * shapes.kernel * shapes.kernel);
+        self.unpack(shapes, &job, &sums, &mut dw);
         dw
     }
 }
@@ -278,88 +301,22 @@ impl Residue {
     }
 }
 
-/// Images with a border of zeros, and pixels possibly padded to more channels.
-#[derive(Debug, Clone, Copy)]
-struct Frame {
-    rows: usize,
-    columns: usize,
-    channels: usize,
-    /// Numbers from pixel to pixel, at least `channels`.
-    stride: usize,
-    /// Rows of zeros above and below.
-    top: [usize; 2],
-    /// Columns of zeros left and right.
-    left: [usize; 2],
-}
-
-impl Frame {
-    fn width(&self) -> usize {
-        self.columns + self.left[0] + self.left[1]
-    }
-
-    /// Numbers of one framed image.
-    fn len(&self) -> usize {
-        (self.rows + self.top[0] + self.top[1]) * self.width() * self.stride
-    }
-
-    /// Where a pixel of the frame starts.
-    fn offset(&self, row: usize, column: usize) -> usize {
-        (row * self.width() + column) * self.stride
-    }
-
-    /// Steps of a window that moves by `stride` pixels.
-    fn steps(&self, stride: usize) -> Steps {
-        Steps { pixel: stride * self.stride, row: stride * self.width() * self.stride, image: self.len() }
-    }
-
-    /// The images with their frame: copied into `scratch`, or where they are if the frame adds nothing.
-    fn pad(&self, source: &[f32], images: Range<usize>, scratch: &mut Vec<f32>) -> *const f32 {
-        let (row, image) = (self.columns * self.channels, self.rows * self.columns * self.channels);
-        let source = &source[images.start * image..images.end * image];
-        if self.len() == image {
-            return source.as_ptr();
-        }
-        let needed = images.len() * self.len();
-        if scratch.len() < needed {
-            scratch.resize(needed, 0.0);
-        }
-        let width = self.width() * self.stride;
-        for (source, frame) in source.chunks_exact(image).zip(scratch.chunks_exact_mut(self.len())) {
-            let (above, rest) = frame.split_at_mut(self.top[0] * width);
-            let (inside, below) = rest.split_at_mut(self.rows * width);
-            above.fill(0.0);
-            below.fill(0.0);
-            for (source, line) in source.chunks_exact(row).zip(inside.chunks_exact_mut(width)) {
-                let (before, rest) = line.split_at_mut(self.left[0] * self.stride);
-                let (pixels, after) = rest.split_at_mut(self.columns * self.stride);
-                before.fill(0.0);
-                after.fill(0.0);
-                if self.stride == self.channels {
-                    pixels.copy_from_slice(source);
-                } else {
-                    let pixels = pixels.chunks_exact_mut(self.stride);
-                    for (source, pixel) in source.chunks_exact(self.channels).zip(pixels) {
-                        pixel[..self.channels].copy_from_slice(source);
-                        pixel[self.channels..].fill(0.0);
-                    }
-                }
-            }
-        }
-        scratch.as_ptr()
-    }
-}
-
 /// Splits images into runs of about [`CHUNK`] numbers.
-fn chunks(images: Range<usize>, image: usize) -> impl Iterator<Item = Range<usize>> {
+pub(super) fn chunks(images: Range<usize>, image: usize) -> impl Iterator<Item = Range<usize>> {
     let per = (CHUNK / image.max(1)).max(1);
     images.clone().step_by(per).map(move |from| from..(from + per).min(images.end))
 }
 
-/// Runs `f` on chunks of images in parallel; chunks are small enough that the threads end together.
-fn each_chunk(images: usize, image: usize, f: impl Fn(Range<usize>) + Sync) {
-    let fair = images.div_ceil(4 * rayon::current_num_threads());
-    let per = (CHUNK / image.max(1)).clamp(1, fair.max(1));
-    (0..images.div_ceil(per)).into_par_iter().with_max_len(1).for_each(|i| f(i * per..((i + 1) * per).min(images)));
+/// Runs of images for the threads to share; small enough that they end together.
+pub(super) fn shared_chunks(images: usize, image: usize) -> Vec<Range<usize>> {
+    let fair = images.div_ceil(4 * rayon::current_num_threads()).max(1);
+    chunks(0..images, image.max(CHUNK / fair)).collect()
+}
+
+/// Runs of images that each have their own partial sum: as few as keep all threads busy to the end.
+pub(super) fn parts(images: usize) -> Vec<Range<usize>> {
+    let parts = (4 * rayon::current_num_threads()).clamp(1, images.max(1));
+    (0..parts).map(|part| images * part / parts..images * (part + 1) / parts).collect()
 }
 
 impl CustomOp2 for Convolution {

@@ -1,17 +1,22 @@
 //! The operations candle is slow at, as custom operations with their own backward pass.
 //!
 //! Maps are N × H × W × C, contiguous `f32`; convolution weights are O × I × K × K. One function per operation
-//! ([`conv2d`], [`batch_norm`], [`max_pool`], [`global_pool`]); each runs on the CPU today, and a CUDA twin would be the
+//! ([`conv2d`], [`batch_norm`], [`max_pool`], [`global_pool`], and [`chain`] for a whole encoder); each runs on the CPU today, and a CUDA twin would be the
 //! `cuda_fwd` of the same operation. Results do not depend on which thread did what, only on how many there are.
 
+mod buffers;
+mod chain;
 mod conv;
 mod correlate;
+mod frame;
 mod norm;
+mod pixelwise;
 mod pool;
 #[cfg(test)]
 mod tests;
 mod weight_gradient;
 
+pub use chain::{Link, Source, chain, chain_folded};
 pub use conv::{Convolution, conv2d, conv2d_fused};
 pub use norm::{EPSILON, NormOutput, Statistics, batch_norm};
 pub use pool::{global_pool, max_pool};

@@ -1,19 +1,14 @@
 //! Batch norm, optionally with a residual added and a ReLU, as one operation: two passes forward, two backward.
 //!
-//! Batch statistics are summed in `f32` over at most 64 pixels about a pivot, then in `f64`; chunks are fixed by the
-//! shape, so the result does not depend on the number of threads. The variance that normalises is the biased one.
+//! The variance that normalises is the biased one.
 
+use super::pixelwise::{Affine, AffineSum, Coefficients, Deviation, Gated, Moments, NormGradient, Plain, map, sum};
 use super::{Shared, floats, uninitialised, with_floats};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Device, Layout, Result, Shape, Tensor, bail};
-use excon_edge::kernel::{Isa, Kernel, Vector, active, dispatch};
-use rayon::prelude::*;
+use excon_edge::kernel::{Isa, active};
 
 /// Added to the variance.
 pub const EPSILON: f64 = 1e-5;
-/// Numbers of one parallel piece of work.
-const CHUNK: usize = 16 * 1024;
-/// Pixels summed in single precision.
-const RUN: usize = 64;
 
 /// Mean and biased variance of each channel, over `count` pixels.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,7 +46,11 @@ pub fn batch_norm(
 ) -> Result<NormOutput> {
     let x = x.contiguous()?;
     let channels = x.dims4()?.3;
-    if weight.dims() != [channels] || bias.dims() != [channels] || residual.is_some_and(|r| r.dims() != x.dims()) {
+    if x.elem_count() == 0
+        || weight.dims() != [channels]
+        || bias.dims() != [channels]
+        || residual.is_some_and(|r| r.dims() != x.dims())
+    {
         bail!("batch norm of {:?}: weight {:?}, residual {:?}", x.dims(), weight.dims(), residual.map(|r| r.dims()));
     }
     let isa = active();
@@ -61,12 +60,8 @@ pub fn batch_norm(
         None => Some(with_floats([&x], |[x]| Ok(statistics(isa, x, channels)))?),
     };
     let used = fixed.or(batch.as_ref());
-    let (mean, inverse) = match used {
-        Some(s) => {
-            (s.mean.clone(), s.variance.iter().map(|&v| (1.0 / (f64::from(v) + EPSILON).sqrt()) as f32).collect())
-        }
-        None => bail!("batch norm without statistics"),
-    };
+    let Some(used) = used else { bail!("batch norm without statistics") };
+    let (mean, inverse) = (used.mean.clone(), used.inverse());
     let op = Norm { mean, inverse, batch: fixed.is_none(), relu, isa };
     let affine = Tensor::stack(&[weight, bias], 0)?;
     let y = match residual {
@@ -78,221 +73,63 @@ pub fn batch_norm(
 
 /// Mean and biased variance of each channel.
 fn statistics(isa: Isa, x: &[f32], channels: usize) -> Statistics {
-    let count = x.len() / channels;
-    let pivot = &x[..channels.min(x.len())];
-    let sums = reduce(x.len(), channels, |from, to, sums| {
-        dispatch(isa, Sums::<0> { x: &x[from..to], gradient: &[], gate: &[], pivot, channels, sums });
-    });
-    let (mut mean, mut variance) = (vec![0.0; channels], vec![0.0; channels]);
-    for c in 0..channels.min(x.len()) {
-        let (a, b) = (sums[c] / count as f64, sums[channels + c] / count as f64);
-        mean[c] = (f64::from(pivot[c]) + a) as f32;
-        variance[c] = (b - a * a).max(0.0) as f32;
-    }
-    Statistics { mean, variance, count }
+    let pivot = &x[..channels];
+    // SAFETY: `x` holds whole pixels.
+    let sums = unsafe { sum(isa, &Deviation { x, pivot }, channels, x.len()) };
+    Statistics::of(&sums, pivot, x.len() / channels)
 }
 
-/// Sums `2 · channels` numbers over chunks of pixels in a fixed order.
-fn reduce(len: usize, channels: usize, f: impl Fn(usize, usize, &mut [f64]) + Sync) -> Vec<f64> {
-    let chunk = (CHUNK / channels).max(1) * channels;
-    let parts: Vec<Vec<f64>> = (0..len.div_ceil(chunk))
-        .into_par_iter()
-        .map(|i| {
-            let mut sums = vec![0.0; 2 * channels];
-            f(i * chunk, ((i + 1) * chunk).min(len), &mut sums);
-            sums
-        })
-        .collect();
-    let mut total = vec![0.0; 2 * channels];
-    for part in parts {
-        total.iter_mut().zip(part).for_each(|(t, p)| *t += p);
-    }
-    total
-}
-
-/// Per channel the sums of `u` and `u · v`. `MODE` 0: u = v = x − pivot; 1: u = gradient, v = x − pivot; 2: as 1, where
-/// the gate is positive.
-struct Sums<'a, const MODE: u8> {
-    x: &'a [f32],
-    gradient: &'a [f32],
-    gate: &'a [f32],
-    pivot: &'a [f32],
-    channels: usize,
-    /// `2 · channels` totals that are added to.
-    sums: &'a mut [f64],
-}
-
-impl<const MODE: u8> Kernel for Sums<'_, MODE> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<V: Vector>(mut self) {
-        let pixels = self.x.len() / self.channels;
-        for from in (0..pixels).step_by(RUN) {
-            let run = RUN.min(pixels - from);
-            let mut c = 0;
-            // SAFETY: channels advance by what was summed, and the pixels exist in all slices that the mode reads.
-            unsafe {
-                while c + 2 * V::LANES <= self.channels {
-                    self.block::<V, 2>(from, run, c);
-                    c += 2 * V::LANES;
-                }
-                while c + V::LANES <= self.channels {
-                    self.block::<V, 1>(from, run, c);
-                    c += V::LANES;
-                }
-                while c < self.channels {
-                    self.block::<f32, 1>(from, run, c);
-                    c += 1;
-                }
-            }
+impl Statistics {
+    /// From the sums of deviations from a pivot, and of their squares.
+    pub(super) fn of(sums: &[f64], pivot: &[f32], count: usize) -> Self {
+        let (mean, square) = sums.split_at(pivot.len());
+        let n = count as f64;
+        Self {
+            mean: mean.iter().zip(pivot).map(|(m, p)| (f64::from(*p) + m / n) as f32).collect(),
+            variance: mean.iter().zip(square).map(|(m, s)| (s / n - m / n * (m / n)).max(0.0) as f32).collect(),
+            count,
         }
     }
-}
 
-impl<const MODE: u8> Sums<'_, MODE> {
-    #[inline(always)]
-    unsafe fn block<V: Vector, const N: usize>(&mut self, from: usize, run: usize, channel: usize) {
-        // SAFETY: see `run`.
-        unsafe {
-            let (mut a, mut b) = ([V::splat(0.0); N], [V::splat(0.0); N]);
-            let mut pivot = [V::splat(0.0); N];
-            for n in 0..N {
-                pivot[n] = V::load(self.pivot.as_ptr().add(channel + n * V::LANES));
-            }
-            for pixel in from..from + run {
-                for n in 0..N {
-                    let at = pixel * self.channels + channel + n * V::LANES;
-                    let v = V::load(self.x.as_ptr().add(at)).sub(pivot[n]);
-                    let u = match MODE {
-                        0 => v,
-                        1 => V::load(self.gradient.as_ptr().add(at)),
-                        _ => {
-                            V::load(self.gradient.as_ptr().add(at)).where_positive(V::load(self.gate.as_ptr().add(at)))
-                        }
-                    };
-                    a[n] = a[n].add(u);
-                    b[n] = b[n].add_product(u, v);
-                }
-            }
-            let mut lanes = [0.0; 16];
-            for n in 0..N {
-                let first = channel + n * V::LANES;
-                a[n].store(lanes.as_mut_ptr());
-                (0..V::LANES).for_each(|i| self.sums[first + i] += f64::from(lanes[i]));
-                b[n].store(lanes.as_mut_ptr());
-                (0..V::LANES).for_each(|i| self.sums[self.channels + first + i] += f64::from(lanes[i]));
-            }
-        }
+    /// 1 / √(variance + ε).
+    pub(super) fn inverse(&self) -> Vec<f32> {
+        self.variance.iter().map(|&v| (1.0 / (f64::from(v) + EPSILON).sqrt()) as f32).collect()
     }
 }
 
-/// `y = x · scale + shift (+ residual)`, then the ReLU.
-struct Apply<'a> {
-    x: &'a [f32],
-    residual: Option<&'a [f32]>,
-    scale: &'a [f32],
-    shift: &'a [f32],
-    floor: f32,
-    y: *mut f32,
+/// Factor and summand that normalise and scale at once.
+pub(super) fn affine(weight: &[f32], bias: &[f32], mean: &[f32], inverse: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    let scale: Vec<f32> = weight.iter().zip(inverse).map(|(w, i)| w * i).collect();
+    let shift = bias.iter().zip(mean).zip(&scale).map(|((b, m), s)| b - m * s).collect();
+    (scale, shift)
 }
 
-impl Kernel for Apply<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<V: Vector>(self) {
-        let channels = self.scale.len();
-        for pixel in (0..self.x.len()).step_by(channels) {
-            let mut c = 0;
-            // SAFETY: pixels and channels exist in all slices; `y` has room for as many numbers as `x`.
-            unsafe {
-                while c + V::LANES <= channels {
-                    self.one::<V>(pixel + c, c);
-                    c += V::LANES;
-                }
-                while c < channels {
-                    self.one::<f32>(pixel + c, c);
-                    c += 1;
-                }
-            }
+/// From the sums of the gradient and of gradient × deviation over `pixels`: the gradients of weight then bias, and the
+/// coefficients of the input's gradient. With fixed statistics only the gradient itself passes on.
+pub(super) fn gradients(
+    sums: &[f64],
+    weight: &[f32],
+    mean: &[f32],
+    inverse: &[f32],
+    pixels: Option<usize>,
+) -> (Vec<f32>, Coefficients) {
+    let channels = weight.len();
+    let mut parameters = vec![0.0; 2 * channels];
+    let [mut scale, mut slope, mut constant] = [(); 3].map(|()| vec![0.0; channels]);
+    for c in 0..channels {
+        let inverse = f64::from(inverse[c]);
+        let (bias, slant) = (sums[c], sums[channels + c] * inverse);
+        let k = f64::from(weight[c]) * inverse;
+        parameters[c] = slant as f32;
+        parameters[channels + c] = bias as f32;
+        scale[c] = k as f32;
+        if let Some(pixels) = pixels {
+            let s = k * slant * inverse / pixels as f64;
+            slope[c] = s as f32;
+            constant[c] = (f64::from(mean[c]) * s - k * bias / pixels as f64) as f32;
         }
     }
-}
-
-impl Apply<'_> {
-    #[inline(always)]
-    unsafe fn one<V: Vector>(&self, at: usize, channel: usize) {
-        // SAFETY: see `run`.
-        unsafe {
-            let scale = V::load(self.scale.as_ptr().add(channel));
-            let mut y = V::load(self.shift.as_ptr().add(channel)).add_product(V::load(self.x.as_ptr().add(at)), scale);
-            if let Some(residual) = self.residual {
-                y = y.add(V::load(residual.as_ptr().add(at)));
-            }
-            y.max(V::splat(self.floor)).store(self.y.add(at));
-        }
-    }
-}
-
-/// With d = gradient (where the gate is positive): `dx = d · scale − (x − mean) · slope − shift`, and d itself.
-struct ApplyBackward<'a> {
-    x: &'a [f32],
-    gradient: &'a [f32],
-    gate: Option<&'a [f32]>,
-    mean: &'a [f32],
-    scale: &'a [f32],
-    slope: &'a [f32],
-    shift: &'a [f32],
-    dx: *mut f32,
-    d: Option<*mut f32>,
-}
-
-impl Kernel for ApplyBackward<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<V: Vector>(self) {
-        let channels = self.scale.len();
-        for pixel in (0..self.x.len()).step_by(channels) {
-            let mut c = 0;
-            // SAFETY: pixels and channels exist in all slices; the outputs have room for as many numbers as `x`.
-            unsafe {
-                while c + V::LANES <= channels {
-                    self.one::<V>(pixel + c, c);
-                    c += V::LANES;
-                }
-                while c < channels {
-                    self.one::<f32>(pixel + c, c);
-                    c += 1;
-                }
-            }
-        }
-    }
-}
-
-impl ApplyBackward<'_> {
-    #[inline(always)]
-    unsafe fn one<V: Vector>(&self, at: usize, channel: usize) {
-        // SAFETY: see `run`.
-        unsafe {
-            let [mean, scale, slope, shift] = [
-                V::load(self.mean.as_ptr().add(channel)),
-                V::load(self.scale.as_ptr().add(channel)),
-                V::load(self.slope.as_ptr().add(channel)),
-                V::load(self.shift.as_ptr().add(channel)),
-            ];
-            let mut d = V::load(self.gradient.as_ptr().add(at));
-            if let Some(gate) = self.gate {
-                d = d.where_positive(V::load(gate.as_ptr().add(at)));
-            }
-            if let Some(out) = self.d {
-                d.store(out.add(at));
-            }
-            let centred = V::load(self.x.as_ptr().add(at)).sub(mean);
-            d.mul(scale).sub(centred.mul(slope)).sub(shift).store(self.dx.add(at));
-        }
-    }
+    (parameters, Coefficients { scale, slope, constant })
 }
 
 /// The operation on (x, [weight; bias]) and, with three arguments, a residual.
@@ -313,61 +150,47 @@ struct Gradients {
 }
 
 impl Norm {
-    fn forward(&self, x: &[f32], affine: &[f32], residual: Option<&[f32]>) -> Vec<f32> {
+    fn forward(&self, x: &[f32], parameters: &[f32], residual: Option<&[f32]>) -> Vec<f32> {
         let channels = self.mean.len();
-        let scale: Vec<f32> = (0..channels).map(|c| affine[c] * self.inverse[c]).collect();
-        let shift: Vec<f32> = (0..channels).map(|c| affine[channels + c] - self.mean[c] * scale[c]).collect();
+        let (weight, bias) = parameters.split_at(channels);
+        let (scale, shift) = affine(weight, bias, &self.mean, &self.inverse);
         let floor = if self.relu { 0.0 } else { f32::NEG_INFINITY };
+        let affine = Affine { x, scale: &scale, shift: &shift, floor };
         let mut y = uninitialised(x.len());
-        let out = Shared::of(&mut y);
-        each_chunk(x.len(), channels, |from, to| {
-            // SAFETY: chunks are disjoint ranges of `y`.
-            let y = unsafe { out.at(from) };
-            let residual = residual.map(|r| &r[from..to]);
-            dispatch(self.isa, Apply { x: &x[from..to], residual, scale: &scale, shift: &shift, floor, y });
-        });
+        // SAFETY: all maps have the length of `x`; channels were checked.
+        unsafe {
+            match residual {
+                None => map(self.isa, &affine, channels, &mut y),
+                Some(residual) => map(self.isa, &AffineSum { affine, residual }, channels, &mut y),
+            }
+        }
         y
     }
 
-    fn backward(&self, x: &[f32], affine: &[f32], y: &[f32], g: &[f32], residual: bool) -> Gradients {
-        let channels = self.mean.len();
-        let isa = self.isa;
-        let sums = reduce(x.len(), channels, |from, to, sums| {
-            let (x, gradient, gate, pivot) = (&x[from..to], &g[from..to], &y[from..to], &self.mean[..]);
-            match self.relu {
-                true => dispatch(isa, Sums::<2> { x, gradient, gate, pivot, channels, sums }),
-                false => dispatch(isa, Sums::<1> { x, gradient, gate, pivot, channels, sums }),
-            }
-        });
-        let pixels = (x.len() / channels).max(1) as f64;
-        let mut grads = vec![0.0; 2 * channels];
-        let [mut scale, mut slope, mut shift] = [(); 3].map(|()| vec![0.0; channels]);
-        for c in 0..channels {
-            let inverse = f64::from(self.inverse[c]);
-            let (bias, weight) = (sums[c], sums[channels + c] * inverse);
-            let k = f64::from(affine[c]) * inverse;
-            grads[c] = weight as f32;
-            grads[channels + c] = bias as f32;
-            scale[c] = k as f32;
-            if self.batch {
-                slope[c] = (k * weight * inverse / pixels) as f32;
-                shift[c] = (k * bias / pixels) as f32;
-            }
-        }
-        let mut dx = uninitialised(x.len());
+    fn backward(&self, x: &[f32], parameters: &[f32], y: &[f32], g: &[f32], residual: bool) -> Gradients {
+        let (isa, channels, mean) = (self.isa, self.mean.len(), &self.mean[..]);
         // Without a ReLU the residual's gradient is the output's, which the caller has.
         let mut d = (residual && self.relu).then(|| uninitialised(x.len()));
-        let (dx_out, d_out) = (Shared::of(&mut dx), d.as_mut().map(|d| Shared::of(d)));
-        each_chunk(x.len(), channels, |from, to| {
-            // SAFETY: chunks are disjoint ranges of both outputs.
-            let (dx, d) = unsafe { (dx_out.at(from), d_out.map(|d| d.at(from))) };
-            let gate = self.relu.then(|| &y[from..to]);
-            let (x, gradient, mean) = (&x[from..to], &g[from..to], &self.mean[..]);
-            dispatch(
-                isa,
-                ApplyBackward { x, gradient, gate, mean, scale: &scale, slope: &slope, shift: &shift, dx, d },
-            );
-        });
+        let keep = d.as_mut().map(|d| Shared::of(d));
+        let gated = Gated { gradient: Plain(g), gate: Plain(y) };
+        // SAFETY: all maps have the length of `x`.
+        let sums = unsafe {
+            match self.relu {
+                true => sum(isa, &Moments { gradient: gated, x, mean, keep }, channels, x.len()),
+                false => sum(isa, &Moments { gradient: Plain(g), x, mean, keep }, channels, x.len()),
+            }
+        };
+        let pixels = self.batch.then_some(x.len() / channels);
+        let (grads, coefficients) = gradients(&sums, &parameters[..channels], mean, &self.inverse, pixels);
+        let coefficients = &coefficients;
+        let mut dx = uninitialised(x.len());
+        // SAFETY: all maps have the length of `x`.
+        unsafe {
+            match self.relu {
+                true => map(isa, &NormGradient { gradient: gated, x, coefficients }, channels, &mut dx),
+                false => map(isa, &NormGradient { gradient: Plain(g), x, coefficients }, channels, &mut dx),
+            }
+        }
         Gradients { dx, affine: grads, residual: d }
     }
 
@@ -389,12 +212,6 @@ impl Norm {
         let dx = Tensor::from_vec(grads.dx, x.shape(), &Device::Cpu)?;
         Ok((Some(dx), Some(Tensor::from_vec(grads.affine, affine.shape(), &Device::Cpu)?), d))
     }
-}
-
-/// Runs `f` on ranges of whole pixels in parallel.
-fn each_chunk(len: usize, channels: usize, f: impl Fn(usize, usize) + Sync) {
-    let chunk = (CHUNK / channels).max(1) * channels;
-    (0..len.div_ceil(chunk)).into_par_iter().for_each(|i| f(i * chunk, ((i + 1) * chunk).min(len)));
 }
 
 impl CustomOp2 for Norm {

@@ -15,7 +15,8 @@ fn random(rng: &mut ChaCha8Rng, shape: &[usize]) -> Var {
 #[track_caller]
 fn close(got: &Tensor, wanted: &Tensor, tolerance: f32, what: &str) {
     assert_eq!(got.dims(), wanted.dims(), "{what}");
-    let largest = |t: &Tensor| t.flatten_all().unwrap().abs().unwrap().max(D::Minus1).unwrap().to_scalar::<f32>().unwrap();
+    let largest =
+        |t: &Tensor| t.flatten_all().unwrap().abs().unwrap().max(D::Minus1).unwrap().to_scalar::<f32>().unwrap();
     let (gap, scale) = (largest(&(got - wanted).unwrap()), largest(wanted).max(1.0));
     assert!(gap <= tolerance * scale, "{what}: off by {gap} where the largest is {scale}");
 }
@@ -113,7 +114,8 @@ fn the_fused_epilogue_adds_bias_and_residual_and_clips() {
 #[test]
 fn shapes_that_do_not_fit_are_errors() {
     let x = Tensor::zeros((1, 4, 4, 3), candle_core::DType::F32, &Device::Cpu).unwrap();
-    let weight = |shape: (usize, usize, usize, usize)| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
+    let weight =
+        |shape: (usize, usize, usize, usize)| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
     assert!(conv2d(&x, &weight((2, 4, 3, 3)), 1, 1, 1).is_err());
     assert!(conv2d(&x, &weight((2, 3, 7, 7)), 1, 1, 1).is_err());
     assert!(conv2d(&x, &weight((2, 3, 3, 3)), 0, 1, 1).is_err());
@@ -225,7 +227,12 @@ fn pools_and_their_gradients() {
     close(&y, &wanted, 1e-6, "global pool");
     let g = random(&mut rng, &[3, 7]);
     let grads = weighted(&y, &g).backward().unwrap();
-    close(grads.get(&x).unwrap(), weighted(&wanted, &g).backward().unwrap().get(&x).unwrap(), 1e-6, "global pool gradient");
+    close(
+        grads.get(&x).unwrap(),
+        weighted(&wanted, &g).backward().unwrap().get(&x).unwrap(),
+        1e-6,
+        "global pool gradient",
+    );
 }
 
 #[test]

@@ -27,22 +27,23 @@ pub(super) struct WeightGradient {
     band: usize,
     /// How the window's origin moves.
     input: Steps,
+    /// How the gradient's pixel moves.
+    gradient: Steps,
 }
 
 impl WeightGradient {
-    /// `offsets` of the window's numbers; the gradient has `rows × columns` pixels of [`Self::channels`] numbers.
+    /// `offsets` of the window's numbers; the gradient has `[rows, columns, outputs]`.
     pub(super) fn new(
         isa: Isa,
         mut offsets: Vec<usize>,
-        outputs: usize,
-        rows: usize,
-        columns: usize,
+        [rows, columns, outputs]: [usize; 3],
         input: Steps,
+        gradient: Steps,
     ) -> Self {
         let channels = outputs.next_multiple_of(lanes(isa));
         offsets.resize(offsets.len().next_multiple_of(INPUT_UNIT), offsets.first().copied().unwrap_or(0));
         let band = (ROWS_BUDGET / (input.row + columns * channels)).clamp(1, rows.max(1));
-        Self { isa, offsets, channels, rows, columns, band, input }
+        Self { isa, offsets, channels, rows, columns, band, input, gradient }
     }
 
     /// Numbers of the sum: padded window × padded channels.
@@ -53,7 +54,8 @@ impl WeightGradient {
     /// Adds the gradient of `images` images to `sum`, `[window][channels]`.
     ///
     /// # Safety
-    /// `input` must be readable wherever the steps and offsets lead, `gradient` for all pixels of the images.
+    /// `input` must be readable wherever the steps and offsets lead, `gradient` for [`Self::channels`] numbers from each
+    /// pixel of the images on; those past the outputs may be anything.
     pub(super) unsafe fn add(&self, images: usize, input: *const f32, gradient: *const f32, sum: &mut [f32]) {
         assert!(sum.len() >= self.len());
         dispatch(self.isa, Run { job: self, images, input, gradient, sum: sum.as_mut_ptr() });
@@ -80,7 +82,7 @@ impl Kernel for Run<'_> {
                 // SAFETY: image and row exist; channels advance by whole vectors up to the padded number.
                 unsafe {
                     let input = self.input.add(image * job.input.image + from * job.input.row);
-                    let gradient = self.gradient.add((image * job.rows + from) * job.columns * job.channels);
+                    let gradient = self.gradient.add(image * job.gradient.image + from * job.gradient.row);
                     let mut channel = 0;
                     while channel + 2 * V::LANES <= job.channels {
                         self.tiles::<V, 6, 2>(input, gradient, rows, channel);
@@ -115,8 +117,8 @@ impl Run<'_> {
                         sums[k][v] = V::load(sum.add(k * job.channels + v * V::LANES));
                     }
                 }
-                let mut g = gradient.add(channel);
                 for row in 0..rows {
+                    let mut g = gradient.add(row * job.gradient.row + channel);
                     let mut inputs = [input; INPUTS];
                     for k in 0..INPUTS {
                         inputs[k] = input.add(row * job.input.row + offsets[k]);
@@ -134,7 +136,7 @@ impl Run<'_> {
                             }
                         }
                         at += job.input.pixel;
-                        g = g.add(job.channels);
+                        g = g.wrapping_add(job.gradient.pixel);
                     }
                 }
                 for k in 0..INPUTS {

@@ -6,7 +6,9 @@
 
 use super::graph::{Graph, NodeId, Op};
 use super::parameters::{Network, Numbers};
-use crate::kernel::{EPSILON, Statistics, batch_norm, conv2d, conv2d_fused, global_pool, max_pool};
+use crate::kernel::{
+    EPSILON, Link, Source, Statistics, batch_norm, chain, chain_folded, conv2d, conv2d_fused, global_pool, max_pool,
+};
 use crate::{Error, Result};
 use candle_core::{Tensor, Var};
 use std::sync::PoisonError;
@@ -36,6 +38,14 @@ enum Step {
     Single,
     /// [convolution →] norm [→ sum with the residual] [→ ReLU], ending at this node.
     Chain { conv: Option<NodeId>, norm: NodeId, residual: Option<NodeId>, relu: bool },
+}
+
+/// Consecutive chains, from the result of `entry` to the graph's features, that nobody else reads inside.
+struct Region {
+    entry: NodeId,
+    /// Per link: its convolution and its norm.
+    nodes: Vec<(NodeId, NodeId)>,
+    links: Vec<Link>,
 }
 
 /// Steps per node, and the node after which each result can be dropped.
@@ -118,6 +128,43 @@ impl Plan {
         }
         Self { steps, last_use }
     }
+
+    /// The part that runs as one operation in training and inference, if the plan has such a part.
+    fn region(&self, graph: &Graph) -> Option<Region> {
+        let exit = graph.features;
+        let entry = self.steps[..exit].iter().rposition(|&s| s == Step::Single)?;
+        let mut ends = vec![];
+        let mut region = Region { entry, nodes: vec![], links: vec![] };
+        for end in entry + 1..=exit {
+            let Step::Chain { conv, norm, residual, relu } = self.steps[end] else { continue };
+            let conv = conv?;
+            let &Op::Conv { input, output, kernel, stride, padding, .. } = &graph.nodes[conv].op else { return None };
+            let source = |id: NodeId| match id == entry {
+                true => Some(Source::Entry),
+                false => ends.iter().position(|&e| e == id).map(Source::Link),
+            };
+            let residual = match residual {
+                Some(id) => Some(source(id)?),
+                None => None,
+            };
+            region.links.push(Link {
+                input: source(graph.nodes[conv].inputs[0])?,
+                residual,
+                relu,
+                inputs: input,
+                outputs: output,
+                kernel,
+                stride,
+                padding,
+            });
+            region.nodes.push((conv, norm));
+            if end != exit && self.last_use[end] > exit {
+                return None;
+            }
+            ends.push(end);
+        }
+        (ends.last() == Some(&exit)).then_some(region)
+    }
 }
 
 impl Network {
@@ -172,10 +219,19 @@ impl Network {
             return Err(Error::Graph { node: graph.nodes[0].name.clone(), reason });
         }
         let plan = Plan::new(graph, fetch, leaf);
+        let whole = leaf.is_none() && (norm != NormMode::Eval || !tracked);
+        let region = if whole { plan.region(graph) } else { None };
         let mut values: Vec<Option<Tensor>> = vec![None; graph.nodes.len()];
         let mut variable = None;
         for id in 0..graph.nodes.len() {
+            if region.as_ref().is_some_and(|r| r.entry < id && id < graph.features) {
+                continue;
+            }
             let mut value = match plan.steps[id] {
+                Step::Chain { .. } if region.is_some() && id == graph.features => {
+                    let Some(region) = &region else { continue };
+                    self.region(value_of(graph, &values, region.entry)?, region, norm, tracked)?
+                }
                 Step::Skip | Step::Absorbed => continue,
                 Step::Single if id == 0 => x.clone(),
                 Step::Single => self.single(id, &values, tracked)?,
@@ -262,15 +318,47 @@ impl Network {
             (scale.as_detached_tensor(), bias.as_detached_tensor())
         };
         let output = batch_norm(&x, &scale, &bias, residual, relu, fixed.as_ref())?;
-        if let (NormMode::Train, Some(batch)) = (mode, output.batch) {
-            let mut running = running.write().unwrap_or_else(PoisonError::into_inner);
-            let unbiased = batch.count as f32 / (batch.count.max(2) - 1) as f32;
-            for c in 0..batch.mean.len() {
-                running.mean[c] += MOMENTUM * (batch.mean[c] - running.mean[c]);
-                running.variance[c] += MOMENTUM * (batch.variance[c] * unbiased - running.variance[c]);
-            }
+        if let (NormMode::Train, Some(batch)) = (mode, &output.batch) {
+            self.follow(norm, batch);
         }
         Ok(output.y)
+    }
+
+    fn region(&self, input: &Tensor, region: &Region, mode: NormMode, tracked: bool) -> Result<Tensor> {
+        let (mut parts, mut folded) = (vec![], vec![]);
+        for &(conv, norm) in &region.nodes {
+            if let (Numbers::Conv { weight }, Numbers::Norm { weight: scale, bias, running }) =
+                (&self.numbers[conv], &self.numbers[norm])
+            {
+                if mode == NormMode::Eval {
+                    let fixed = running.read().unwrap_or_else(PoisonError::into_inner);
+                    folded.push(fold(weight, scale, bias, &fixed)?);
+                    continue;
+                }
+                for var in [weight, scale, bias] {
+                    parts.push(if tracked { var.flatten_all()? } else { var.as_detached_tensor().flatten_all()? });
+                }
+            }
+        }
+        if mode == NormMode::Eval {
+            return Ok(chain_folded(input, &folded, &region.links)?);
+        }
+        let (y, batches) = chain(input, &Tensor::cat(&parts, 0)?, &region.links)?;
+        if mode == NormMode::Train {
+            region.nodes.iter().zip(&batches).for_each(|(&(_, norm), batch)| self.follow(norm, batch));
+        }
+        Ok(y)
+    }
+
+    /// Moves a norm's running statistics towards the batch's; the variance that they take is the unbiased one.
+    fn follow(&self, norm: NodeId, batch: &Statistics) {
+        let Numbers::Norm { running, .. } = &self.numbers[norm] else { return };
+        let mut running = running.write().unwrap_or_else(PoisonError::into_inner);
+        let unbiased = batch.count as f32 / (batch.count.max(2) - 1) as f32;
+        for c in 0..batch.mean.len() {
+            running.mean[c] += MOMENTUM * (batch.mean[c] - running.mean[c]);
+            running.variance[c] += MOMENTUM * (batch.variance[c] * unbiased - running.variance[c]);
+        }
     }
 }
 
