@@ -1,1 +1,20 @@
-//! Skeleton.
+//! From a trained network to what a board runs: export, fold, quantize, compare, fit, seal. [`convert()`] does all of it.
+
+pub mod compare;
+mod convert;
+mod error;
+pub mod export;
+pub mod fit;
+pub mod fold;
+pub mod onnx;
+pub mod probe;
+pub mod quantize;
+pub mod range;
+pub mod seal;
+pub mod select;
+mod source;
+pub mod weights;
+
+pub use convert::{Conversion, ConversionReport, Options, RangeReport, SCHEMA, Step, Target, compare_on, convert};
+pub use error::{Error, Result};
+pub use source::Source;

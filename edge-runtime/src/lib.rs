@@ -15,4 +15,11 @@ pub mod probability;
 pub mod saliency;
 pub mod shift;
 
+// Test helpers are shared with the tests of the command, which know this crate by its name.
+#[cfg(test)]
+extern crate self as excon_edge;
+#[cfg(all(test, feature = "tract"))]
+#[path = "../tests/tiny/mod.rs"]
+mod tiny;
+
 pub use error::{Error, Result};

@@ -1,1 +1,426 @@
-//! Bundle + engine + picture → prediction.
+//! The one path every command takes: picture → network input → engine → calibrated probabilities, prediction set,
+//! exact class-activation map, scores for the shift monitor.
+//!
+//! A predictor made from a bundle has proved itself first: the golden inputs gave the golden outputs, and
+//! `mean(CAM) + bias = logit` held for every class. The same check runs on every prediction.
+
+use crate::bundle::{Bundle, Conformal, Precision, ProjectionHead};
+use crate::engine::{Engine, Outputs};
+use crate::image::{Picture, Preprocess};
+use crate::probability::{argmax, conformal, softmax};
+use crate::saliency::{
+    LinearHead, Map, class_activation_map, completeness_residual, keep_above, mask_normalised, pool,
+};
+use crate::shift::{FrameInput, FrameScores, MaskedPass, ScoreModel};
+use crate::{Error, Result};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Largest completeness residual `|mean(CAM) + b − logit| / (1 + |logit|)` of an engine whose head runs in f32.
+pub const COMPLETENESS_TOLERANCE: f64 = 1e-4;
+
+/// Largest `|logit − golden| / (1 + |golden|)`. Int8 leaves room for activations that lie on a rounding border: another
+/// instruction set sums in another order, and then they fall to the neighbouring code.
+fn golden_tolerance(precision: Precision) -> f64 {
+    match precision {
+        Precision::Float => 1e-3,
+        Precision::Int8 => 0.1,
+    }
+}
+
+/// Normalised saliency above which a pixel stays in the masked picture (the threshold ExCon trains with).
+const KEEP_ABOVE: f32 = 0.5;
+
+/// What the network says about one picture.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prediction {
+    /// Index of the predicted class: the largest logit, the first of equal ones.
+    pub class: usize,
+    /// Its name.
+    pub label: String,
+    /// Calibrated probabilities of all classes.
+    pub probabilities: Vec<f64>,
+    /// Raw outputs of the network.
+    pub logits: Vec<f32>,
+    /// Calibrated probability of the predicted class.
+    pub confidence: f64,
+    /// Classes that cannot be excluded at the bundle's miscoverage, ascending; never without the predicted class.
+    pub prediction_set: Option<Vec<usize>>,
+    /// Class-activation map of the predicted class, at the size of the last feature map.
+    pub cam: Map,
+    /// Largest completeness residual over all classes; not a number when the engine's outputs are not finite.
+    pub completeness: f64,
+    /// Spatial mean of the last feature map: the embedding.
+    pub pooled: Vec<f32>,
+    /// The embedding behind the projection head, when the bundle carries one.
+    pub projected: Option<Vec<f32>>,
+}
+
+impl Prediction {
+    /// The engine's self-test on this picture.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] when map, head and logits do not fit together.
+    pub fn verify(&self, engine: &str) -> Result<()> {
+        if self.completeness <= COMPLETENESS_TOLERANCE {
+            return Ok(());
+        }
+        let reason = format!(
+            "self-test failed: mean(CAM) + bias differs from the logit by {:.1e} of 1 + |logit|, allowed {:.0e}. \
+             Run `excon-edge bench` on this bundle, or seal it anew",
+            self.completeness, COMPLETENESS_TOLERANCE
+        );
+        Err(Error::Engine { engine: engine.into(), reason })
+    }
+}
+
+/// What a predictor is made of. A converter assembles one before there is a bundle.
+#[derive(Clone)]
+pub struct Parts {
+    /// Executes the network.
+    pub engine: Arc<dyn Engine>,
+    /// Class names in the order of the logits.
+    pub labels: Vec<String>,
+    /// From picture to input.
+    pub preprocess: Preprocess,
+    /// The linear head behind the pool.
+    pub head: LinearHead,
+    /// The projection head of contrastive training.
+    pub projection: Option<ProjectionHead>,
+    /// Softmax temperature, positive.
+    pub temperature: f64,
+    /// Prediction sets.
+    pub conformal: Option<Conformal>,
+    /// Needed for [`Predictor::scores`] alone.
+    pub scores: Option<ScoreModel>,
+}
+
+/// See the module's first paragraph.
+#[derive(Clone)]
+pub struct Predictor {
+    parts: Parts,
+}
+
+impl Predictor {
+    /// Opens a bundle with the CPU engine and runs its self-test.
+    ///
+    /// # Errors
+    /// As [`Bundle::open`] and [`Predictor::new`].
+    #[cfg(feature = "tract")]
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::from_bundle(&Bundle::open(path)?)
+    }
+
+    /// A predictor on the CPU engine, self-tested.
+    ///
+    /// # Errors
+    /// When the model is refused, or as [`Predictor::new`].
+    #[cfg(feature = "tract")]
+    pub fn from_bundle(bundle: &Bundle) -> Result<Self> {
+        let name = bundle.path.join(crate::bundle::MODEL).display().to_string();
+        Self::new(bundle, Arc::new(crate::engine::tract::TractEngine::from_onnx(&bundle.model, &name)?))
+    }
+
+    /// A predictor on an engine of the caller, self-tested.
+    ///
+    /// # Errors
+    /// [`Error::Bundle`] when shapes disagree or a golden input does not give its golden output, [`Error::Engine`] when
+    /// the engine fails or completeness does not hold.
+    pub fn new(bundle: &Bundle, engine: Arc<dyn Engine>) -> Result<Self> {
+        let manifest = &bundle.manifest;
+        let refuse = |reason: String| Error::Bundle { path: bundle.path.clone(), reason };
+        let predictor = Self::assemble(Parts {
+            engine,
+            labels: manifest.labels.clone(),
+            preprocess: manifest.preprocess.clone(),
+            head: bundle.head.clone(),
+            projection: bundle.projection.clone(),
+            temperature: manifest.calibration.temperature,
+            conformal: manifest.calibration.conformal.clone(),
+            scores: Some(bundle.scores.clone()),
+        })
+        .map_err(|e| refuse(e.to_string()))?;
+        if predictor.parts.engine.shapes().features != manifest.network.features {
+            return Err(refuse("the model's feature map is not the one its manifest describes".into()));
+        }
+        let golden = &bundle.golden;
+        let outputs = predictor.parts.engine.run(&golden.inputs)?;
+        let limit = golden_tolerance(manifest.precision);
+        for (index, (logit, wanted)) in outputs.logits.iter().zip(&golden.logits).enumerate() {
+            let off = f64::from((logit - wanted).abs()) / (1.0 + f64::from(wanted.abs()));
+            if off.is_nan() || off > limit {
+                let (picture, class) = (index / manifest.labels.len(), index % manifest.labels.len());
+                let class = &manifest.labels[class];
+                let reason = format!(
+                    "golden input {picture} gives {logit} for `{class}` where {wanted} was sealed; engine {} does not \
+                     compute this model",
+                    predictor.parts.engine.name()
+                );
+                return Err(refuse(reason));
+            }
+        }
+        for prediction in predictor.read(outputs) {
+            prediction.verify(predictor.parts.engine.name())?;
+        }
+        Ok(predictor)
+    }
+
+    /// A predictor from its parts, without golden inputs to test it on.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when the parts do not fit together.
+    pub fn assemble(parts: Parts) -> Result<Self> {
+        let refuse = |reason: &str| Err(Error::Data { what: "predictor", reason: reason.into() });
+        let shapes = parts.engine.shapes();
+        parts.preprocess.validate()?;
+        if shapes.input != [3, parts.preprocess.size, parts.preprocess.size] {
+            return refuse("the network's input is not what preprocessing makes");
+        }
+        if parts.labels.len() != shapes.classes || parts.head.classes != shapes.classes {
+            return refuse("the network has another number of classes than its labels or its head");
+        }
+        if parts.head.channels != shapes.features[0] {
+            return refuse("the head has another number of channels than the feature map");
+        }
+        if !(parts.temperature.is_finite() && parts.temperature > 0.0) {
+            return refuse("the temperature must be positive");
+        }
+        Ok(Self { parts })
+    }
+
+    /// What it is made of.
+    pub fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    /// What it is made of, to change it and assemble it again.
+    pub fn into_parts(self) -> Parts {
+        self.parts
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &dyn Engine {
+        self.parts.engine.as_ref()
+    }
+
+    /// The picture at network size: what map, pixel statistics and sensor check refer to.
+    pub fn resize(&self, picture: &Picture) -> Picture {
+        self.parts.preprocess.resize(picture)
+    }
+
+    /// Predicts one picture of any size.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    pub fn predict(&self, picture: &Picture) -> Result<Prediction> {
+        let mut predictions = self.predict_all(std::slice::from_ref(picture))?;
+        predictions.pop().ok_or_else(|| Error::Engine {
+            engine: self.engine().name().into(),
+            reason: "it gave no output for one picture".into(),
+        })
+    }
+
+    /// Predicts many pictures in one batch; each answer is the one it would get alone.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    pub fn predict_all(&self, pictures: &[Picture]) -> Result<Vec<Prediction>> {
+        let mut input = Vec::new();
+        for picture in pictures {
+            self.parts.preprocess.normalise(&self.resize(picture), &mut input);
+        }
+        self.predict_normalised(&input)
+    }
+
+    /// Predicts normalised pictures (`n × 3 × size × size`).
+    ///
+    /// # Errors
+    /// When the length is no multiple of one input, or the engine fails.
+    pub fn predict_normalised(&self, input: &[f32]) -> Result<Vec<Prediction>> {
+        Ok(self.read(self.parts.engine.run(input)?))
+    }
+
+    /// Scores a predicted picture for the shift monitor. With `masked`, the salient half of the map's range is kept,
+    /// the rest set to the mean colour, and the network asked again.
+    ///
+    /// # Errors
+    /// [`Error::Data`] without a score model; [`Error::Engine`] when the second pass fails.
+    pub fn scores(&self, picture: &Picture, prediction: &Prediction, masked: bool) -> Result<FrameScores> {
+        let Some(model) = &self.parts.scores else {
+            return Err(Error::Data { what: "scores of a frame", reason: "no score model has been fitted".into() });
+        };
+        let picture = self.resize(picture);
+        let second = if masked { Some(self.masked(&picture, prediction)?) } else { None };
+        model.scores(&FrameInput {
+            picture: &picture,
+            probabilities: &prediction.probabilities,
+            predicted: prediction.class,
+            pooled: &prediction.pooled,
+            projected: prediction.projected.as_deref(),
+            cam: &prediction.cam,
+            completeness: Some(prediction.completeness),
+            masked: second.as_ref().map(|p| MaskedPass {
+                pooled: &p.pooled,
+                projected: p.projected.as_deref(),
+                predicted: p.class,
+            }),
+        })
+    }
+
+    /// The prediction on the salient part of a picture at network size.
+    fn masked(&self, picture: &Picture, prediction: &Prediction) -> Result<Prediction> {
+        let mut input = Vec::new();
+        self.parts.preprocess.normalise(picture, &mut input);
+        let keep = keep_above(&prediction.cam.upsample(picture.width, picture.height).normalised(), KEEP_ABOVE);
+        mask_normalised(&mut input, &keep);
+        self.predict_normalised(&input)?.pop().ok_or_else(|| Error::Engine {
+            engine: self.engine().name().into(),
+            reason: "it gave no output for the masked picture".into(),
+        })
+    }
+
+    fn read(&self, outputs: Outputs) -> Vec<Prediction> {
+        let shapes = self.parts.engine.shapes();
+        let rows = outputs.logits.chunks_exact(shapes.classes);
+        let maps = outputs.features.chunks_exact(shapes.features.iter().product());
+        rows.zip(maps).map(|(logits, features)| self.read_one(logits, features)).collect()
+    }
+
+    fn read_one(&self, logits: &[f32], features: &[f32]) -> Prediction {
+        let Parts { engine, labels, head, projection, temperature, conformal, .. } = &self.parts;
+        let shape = engine.shapes().features;
+        let class = argmax(logits);
+        let probabilities = softmax(logits, *temperature);
+        let cam = class_activation_map(features, shape, head, class);
+        let pooled = pool(features, shape[0]);
+        // The map proves the predicted class; the pooled features, whose mean each map shares, prove the others.
+        let mut completeness = completeness_residual(&cam, head, class, logits[class]);
+        for (wanted, logit) in head.logits(&pooled).into_iter().zip(logits) {
+            let off = f64::from((wanted - logit).abs()) / (1.0 + f64::from(logit.abs()));
+            if off.is_nan() || off > completeness {
+                completeness = off;
+            }
+        }
+        let prediction_set = conformal.as_ref().map(|c| {
+            let mut set = conformal::set(&conformal::aps(&probabilities, None), c.quantile);
+            if let Err(place) = set.binary_search(&class) {
+                set.insert(place, class);
+            }
+            set
+        });
+        Prediction {
+            class,
+            label: labels[class].clone(),
+            confidence: probabilities[class],
+            projected: projection.as_ref().map(|p| p.project(&pooled)),
+            logits: logits.to_vec(),
+            probabilities,
+            prediction_set,
+            cam,
+            completeness,
+            pooled,
+        }
+    }
+}
+
+#[cfg(all(test, feature = "tract"))]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::bundle::{GOLDEN, Golden};
+    use crate::shift::Channel;
+    use crate::tiny;
+
+    fn sealed(int8: bool, edit: impl FnOnce(&mut Bundle)) -> Result<Predictor> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut bundle = tiny::writer(int8, 12).seal(folder.path().join("tiny.excon")).unwrap();
+        edit(&mut bundle);
+        Predictor::from_bundle(&bundle)
+    }
+
+    #[test]
+    fn a_prediction_holds_together() {
+        for int8 in [false, true] {
+            let predictor = sealed(int8, |_| ()).unwrap();
+            let pictures: Vec<Picture> = (0..5).map(|seed| tiny::picture(seed, 0.4)).collect();
+            let all = predictor.predict_all(&pictures).unwrap();
+            for (picture, prediction) in pictures.iter().zip(&all) {
+                assert_eq!(prediction, &predictor.predict(picture).unwrap());
+                assert_eq!(prediction, &predictor.predict(&predictor.resize(picture)).unwrap());
+                prediction.verify("tract").unwrap();
+                let top = prediction.probabilities.iter().copied().fold(0.0, f64::max);
+                assert_eq!(prediction.confidence, top);
+                assert_eq!(prediction.label, tiny::LABELS[prediction.class]);
+                // Softmax at the bundle's temperature, from first principles.
+                let e: Vec<f64> = prediction.logits.iter().map(|z| (f64::from(*z) / 1.25).exp()).collect();
+                for (p, e_k) in prediction.probabilities.iter().zip(&e) {
+                    assert!((p - e_k / e.iter().sum::<f64>()).abs() < 1e-12);
+                }
+                assert!(prediction.prediction_set.as_ref().unwrap().contains(&prediction.class));
+            }
+        }
+    }
+
+    #[test]
+    fn masked_scores_come_from_a_second_pass_on_the_salient_part() {
+        let predictor = sealed(false, |_| ()).unwrap();
+        let picture = predictor.resize(&tiny::picture(3, 0.5));
+        let prediction = predictor.predict(&picture).unwrap();
+        let plain = predictor.scores(&picture, &prediction, false).unwrap();
+        let masked = predictor.scores(&picture, &prediction, true).unwrap();
+        assert_eq!(plain.get(Channel::MaskedCosine), None);
+        assert_eq!(plain.get(Channel::Confidence), Some(1.0 - prediction.confidence));
+        assert_eq!(plain.completeness, Some(prediction.completeness));
+
+        // By hand: half the map's range kept, the rest 0, run again.
+        let mut input = Vec::new();
+        predictor.parts().preprocess.normalise(&picture, &mut input);
+        let map = prediction.cam.upsample(picture.width, picture.height);
+        let (low, high) = map.values.iter().fold((f32::MAX, f32::MIN), |(l, h), &v| (l.min(v), h.max(v)));
+        let area = map.values.len();
+        for (i, value) in input.iter_mut().enumerate() {
+            if (map.values[i % area] - low) / (high - low + 1e-8) <= 0.5 {
+                *value = 0.0;
+            }
+        }
+        let second = &predictor.predict_normalised(&input).unwrap()[0];
+        let cosine = |a: &[f32], b: &[f32]| -> f64 {
+            let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
+            1.0 - dot(a, b) / (dot(a, a).sqrt() * dot(b, b).sqrt())
+        };
+        let wanted = cosine(&prediction.pooled, &second.pooled);
+        assert!((masked.get(Channel::MaskedCosine).unwrap() - wanted).abs() < 1e-9);
+        let wanted = cosine(prediction.projected.as_ref().unwrap(), second.projected.as_ref().unwrap());
+        assert!((masked.get(Channel::MaskedProjectionCosine).unwrap() - wanted).abs() < 1e-9);
+        let disagree = f64::from(u8::from(second.class != prediction.class));
+        assert_eq!(masked.get(Channel::MaskedDisagreement), Some(disagree));
+    }
+
+    #[test]
+    fn a_bundle_that_does_not_compute_what_it_promises_is_refused() {
+        let says = |result: Result<Predictor>, words: &str| {
+            let error = result.err().unwrap().to_string();
+            assert!(error.contains(words), "expected `{words}` in: {error}");
+        };
+        says(sealed(true, |b| b.golden.logits[1] += 2.0), "golden input 0 gives");
+        says(sealed(false, |b| b.golden.logits[1] = f32::NAN), "golden input 0 gives");
+        says(sealed(false, |b| b.head.weight[0] += 0.5), "self-test failed");
+        says(sealed(false, |b| b.head.bias.swap(0, 1)), "self-test failed");
+        says(sealed(false, |b| b.manifest.network.features[1] = 9), "feature map");
+        says(sealed(false, |b| b.model.truncate(40)), "model.onnx");
+        says(sealed(false, |b| b.manifest.preprocess.size = 16), "preprocessing");
+    }
+
+    #[test]
+    fn golden_outputs_of_another_network_are_noticed_from_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tiny.excon");
+        let bundle = tiny::writer(false, 12).seal(&path).unwrap();
+        let golden = Golden { logits: bundle.golden.logits.iter().map(|z| z + 1.0).collect(), ..bundle.golden };
+        let bytes = crate::bundle::encode(&golden.to_tensors(&bundle.manifest)).unwrap();
+        let mut writer = tiny::writer(false, 12);
+        writer.member(GOLDEN, bytes);
+        writer.seal(&path).unwrap();
+        assert!(matches!(Predictor::open(&path), Err(Error::Bundle { .. })));
+    }
+}

@@ -1,8 +1,21 @@
 //! Trains ExCon classifiers: datasets, views, networks, recipes, the training loop, evaluation.
 
+pub mod augment;
+pub mod checkpoint;
+pub mod config;
+pub mod corruption;
+pub mod dataset;
 mod error;
+pub mod evaluate;
+pub mod explain;
+#[cfg(test)]
+mod golden;
 pub mod kernel;
+pub mod loss;
 pub mod network;
 pub mod optimizer;
+pub mod recipe;
+pub mod schedule;
+pub mod trainer;
 
 pub use error::{Error, Result};

@@ -1,8 +1,9 @@
 //! `manifest.json`: the one schema of a bundle. Unknown fields are refused.
 
+use super::{CALIBRATION, GOLDEN, MAX_TOTAL, MODEL, REFERENCE};
 use crate::image::Preprocess;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Schema identifier written into every manifest.
 pub const SCHEMA: &str = "excon.bundle/1";
@@ -37,6 +38,64 @@ pub struct Manifest {
     pub provenance: Provenance,
     /// Every other member of the bundle by name.
     pub files: BTreeMap<String, FileEntry>,
+}
+
+impl Manifest {
+    /// Checks every field that a reader relies on; the error names the field.
+    ///
+    /// # Errors
+    /// A sentence fragment, when a value is missing, out of range or contradicts another.
+    pub fn validate(&self) -> Result<(), String> {
+        let text = |s: &str, most: usize| !s.is_empty() && s.len() <= most && !s.chars().any(char::is_control);
+        let share = |x: f64| x > 0.0 && x < 1.0;
+        let demand = |holds: bool, reason: &str| if holds { Ok(()) } else { Err(reason.to_string()) };
+        demand(self.schema == SCHEMA, &format!("schema must be {SCHEMA}"))?;
+        demand(text(&self.name, 128) && text(&self.target, 64), "name or target is empty or too long")?;
+
+        let unique = self.labels.iter().collect::<BTreeSet<_>>().len() == self.labels.len();
+        let named = self.labels.iter().all(|l| text(l, 256));
+        demand(unique && named && (2..=100_000).contains(&self.labels.len()), "labels must be two or more, distinct")?;
+
+        self.preprocess.validate().map_err(|e| e.to_string())?;
+        let size = self.preprocess.size;
+        demand(self.network.input == [3, size, size], "network.input must be 3 x preprocess.size x preprocess.size")?;
+        let outputs = self.network.logits_name == "logits" && self.network.features_name == "features";
+        demand(outputs, "network.logits_name must be logits and network.features_name features")?;
+        demand(self.network.features.iter().all(|&d| d > 0), "network.features must be positive")?;
+
+        let Calibration { temperature, conformal, completeness_residual, .. } = &self.calibration;
+        demand(temperature.is_finite() && *temperature > 0.0, "calibration.temperature must be positive")?;
+        demand(completeness_residual.is_finite(), "calibration.completeness_residual must be finite")?;
+        if let Some(Conformal { method, alpha, quantile, .. }) = conformal {
+            demand(method == "aps", "calibration.conformal.method must be aps")?;
+            demand(share(*alpha) && *quantile >= 0.0, "calibration.conformal needs alpha in 0..1 and quantile >= 0")?;
+        }
+        let shift = &self.shift;
+        demand(shift.mean_time_between_false_alarms > 1.0, "shift.mean_time_between_false_alarms must exceed 1")?;
+        demand(shift.autocorrelation_time >= 1.0, "shift.autocorrelation_time must be at least 1")?;
+        let measured = |b: &BudgetItem| b.allowed.is_finite() && b.measured.is_finite();
+        demand(self.budget.iter().all(measured), "budget must be finite")?;
+        self.validate_files()
+    }
+
+    fn validate_files(&self) -> Result<(), String> {
+        let known = [MODEL, REFERENCE, GOLDEN, CALIBRATION];
+        if let Some(name) = self.files.keys().find(|n| !known.contains(&n.as_str())) {
+            return Err(format!("files: `{}` is no member of a bundle", name.escape_debug()));
+        }
+        if let Some(name) = [MODEL, REFERENCE, GOLDEN].into_iter().find(|n| !self.files.contains_key(*n)) {
+            return Err(format!("files: {name} is missing"));
+        }
+        let hex = |s: &str| s.len() == 64 && s.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        if let Some((name, _)) = self.files.iter().find(|(_, f)| !hex(&f.sha256)) {
+            return Err(format!("files: the digest of {name} is malformed"));
+        }
+        let total = self.files.values().try_fold(0u64, |n, f| n.checked_add(f.size));
+        match total {
+            Some(total) if total <= MAX_TOTAL => Ok(()),
+            _ => Err(format!("files: together they are larger than {MAX_TOTAL} bytes")),
+        }
+    }
 }
 
 /// Numeric form of a network's convolutions; the head is always f32.

@@ -4,7 +4,12 @@
 //! equal inputs give equal outputs, that the batch size does not change them, and that the head runs in f32.
 
 #[cfg(feature = "tract")]
+mod onnx;
+#[cfg(feature = "tract")]
 pub mod tract;
+
+#[cfg(all(test, feature = "tract"))]
+mod tests;
 
 use crate::Result;
 

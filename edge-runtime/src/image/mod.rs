@@ -2,9 +2,13 @@
 
 mod decode;
 mod preprocess;
+mod resample;
+#[cfg(test)]
+mod tests;
 
-pub use decode::{decode, read};
+pub use decode::{MAX_BYTES, MAX_PIXELS, MAX_SIDE, decode, read};
 pub use preprocess::Preprocess;
+pub use resample::{Window, resample, resample_plane};
 
 /// An 8-bit RGB picture, rows top to bottom, interleaved (`height × width × 3`).
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,1 +1,31 @@
-//! Probabilities.
+//! From logits to honest probabilities: softmax, temperature, measures of accuracy and calibration, prediction sets.
+//!
+//! Pure functions on slices, f64 inside. Rows are pictures, columns classes, row-major; labels are class indices.
+
+pub mod conformal;
+mod metrics;
+mod softmax;
+mod temperature;
+#[cfg(test)]
+mod tests;
+
+pub use metrics::{Bin, Metrics, reliability};
+pub use softmax::{argmax, log_softmax, softmax, softmax_rows};
+pub use temperature::{TemperatureFit, fit_temperature, fit_temperature_reported};
+
+use crate::{Error, Result};
+
+/// Checks that `values` is `labels.len() × classes` with at least one row and that every label names a class.
+fn check_rows(what: &'static str, values: usize, classes: usize, labels: &[usize]) -> Result<()> {
+    let refuse = |reason: String| Err(Error::Data { what, reason });
+    if classes < 2 {
+        return refuse(format!("{classes} classes; at least 2 are needed"));
+    }
+    if labels.is_empty() || labels.len().checked_mul(classes) != Some(values) {
+        return refuse(format!("{values} values are not {} labelled rows of {classes}", labels.len()));
+    }
+    match labels.iter().find(|label| **label >= classes) {
+        Some(label) => refuse(format!("label {label} is not below {classes}")),
+        None => Ok(()),
+    }
+}

@@ -1,1 +1,38 @@
-//! Shift.
+//! The shift alarm: scores of a frame, the reference they are ranked against, bets, the monitor.
+//!
+//! Promise, marginal over the draw of the reference: with no shift, P(a false alarm within t effective frames) ≤ t/N.
+//! One frame flows through [`sensor`] check → [`thinning`] → [`ScoreModel::scores`] → growing-reference [`rank`] →
+//! normal-score [`bet`]s → restartable detector per bet, tail and channel → weighted average → alarm at R ≥ N. All of
+//! it but the scores is [`Monitor::observe`]. Nothing here reads labels, and nothing is tuned on the stream under test.
+
+pub mod autocorrelation;
+pub mod bet;
+mod channel;
+mod contract;
+mod detector;
+pub mod drift;
+mod monitor;
+mod observation;
+mod pixels;
+mod promise;
+pub mod rank;
+mod reference;
+mod scores;
+pub mod sensor;
+mod state;
+mod tensors;
+pub mod thinning;
+
+#[cfg(test)]
+mod tests;
+
+pub use channel::{Channel, Family, Sides, Weights};
+pub use contract::Contract;
+pub use monitor::Monitor;
+pub use observation::{Alarm, ChannelReading, Observation, State};
+pub use pixels::PixelStatistics;
+pub use promise::Promise;
+pub use reference::{Problem, Reference, ReferenceOptions};
+pub use scores::{ClassMeans, FrameInput, FrameScores, MaskedPass, ScoreModel};
+pub use sensor::SensorFault;
+pub use tensors::{Tensors, from_bytes, to_bytes};

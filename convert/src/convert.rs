@@ -1,0 +1,436 @@
+//! The whole conversion, in the order things happen: fold → ranges → int8 → temperature of both → compare → fit → seal.
+//!
+//! Ranges and the rule for them come from train, constants from validation (fit and rank half, disjoint). The budget is
+//! measured on the rank half, which no temperature has seen. Test is never looked at.
+
+use crate::compare::{self, Allowed, BudgetLine, Comparison, LayerError, Side};
+use crate::fit::{self, FitOptions, FitReport, Pictures};
+use crate::fold::Folded;
+use crate::range::{Method, Observed};
+use crate::select::{Trial, select};
+use crate::source::Source;
+use crate::{Error, Result, export, onnx, seal};
+use excon_edge::bundle::{Bundle, Precision};
+use excon_edge::engine::{Engine, tract::TractEngine};
+use excon_edge::image::Preprocess;
+use excon_edge::predictor::Parts;
+use excon_edge::probability::fit_temperature;
+use excon_train::dataset::{Dataset, Split, split_validation};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Schema of [`ConversionReport`].
+pub const SCHEMA: &str = "excon.conversion/1";
+/// Pictures the per-layer errors are measured on.
+const LAYER_PICTURES: usize = 16;
+
+/// What a model is converted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Target {
+    /// Any CPU, by tract.
+    Cpu,
+}
+
+impl Target {
+    /// Name as in manifests and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+        }
+    }
+}
+
+impl std::str::FromStr for Target {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "cpu" => Ok(Self::Cpu),
+            other => {
+                Err(Error::Setting { name: "target".into(), reason: format!("{other:?} is not known; use `cpu`") })
+            }
+        }
+    }
+}
+
+/// How to convert.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// Result: `FILE.excon` for a bundle, `FILE.onnx` for the model alone.
+    pub out: PathBuf,
+    /// Int8, or float.
+    pub precision: Precision,
+    /// Model name; the data set's by default.
+    pub name: Option<String>,
+    /// Version counter.
+    pub version: u64,
+    /// Training pictures that ranges are taken from.
+    pub calibration_pictures: usize,
+    /// Other training pictures that choose the rule for ranges.
+    pub held_back_pictures: usize,
+    /// Most training pictures behind the class means.
+    pub class_mean_pictures: usize,
+    /// Budget.
+    pub allowed: Allowed,
+    /// Constants.
+    pub fit: FitOptions,
+    /// Whether the validation pictures travel in the bundle, for a re-fit on another engine.
+    pub ship_calibration: bool,
+}
+
+impl Options {
+    /// Defaults for a result at `out`.
+    pub fn new(out: impl Into<PathBuf>) -> Self {
+        Self {
+            out: out.into(),
+            precision: Precision::Int8,
+            name: None,
+            version: 1,
+            calibration_pictures: 256,
+            held_back_pictures: 256,
+            class_mean_pictures: 2_000,
+            allowed: Allowed::default(),
+            fit: FitOptions::default(),
+            ship_calibration: false,
+        }
+    }
+
+    fn form(&self) -> Result<Form> {
+        let reason = match self.out.extension().and_then(|e| e.to_str()) {
+            Some("excon") => return Ok(Form::Bundle),
+            Some("onnx") => return Ok(Form::Model),
+            _ => format!("{} must end in .excon or .onnx", self.out.display()),
+        };
+        Err(Error::Setting { name: "out".into(), reason })
+    }
+}
+
+enum Form {
+    Bundle,
+    Model,
+}
+
+/// What is being done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Step {
+    /// Batch norm goes into the convolutions.
+    Fold,
+    /// Ranges are taken from this many pictures.
+    Ranges(usize),
+    /// Rules for ranges are tried on this many pictures.
+    Rules(usize),
+    /// Float and int8 are compared on this many pictures.
+    Compare(usize),
+    /// Constants are fitted on this many pictures.
+    Fit(usize),
+    /// The result is written.
+    Write,
+}
+
+impl Step {
+    /// A line for people.
+    pub fn words(self) -> String {
+        match self {
+            Self::Fold => "folding batch norm".into(),
+            Self::Ranges(n) => format!("activation ranges from {n} training pictures"),
+            Self::Rules(n) => format!("choosing the rule for ranges on {n} other training pictures"),
+            Self::Compare(n) => format!("comparing float and int8 on {n} validation pictures"),
+            Self::Fit(n) => format!("fitting temperature, prediction sets and shift reference on {n} pictures"),
+            Self::Write => "writing".into(),
+        }
+    }
+}
+
+/// A finished conversion.
+#[derive(Debug, Clone)]
+pub struct Conversion {
+    /// The file written.
+    pub path: PathBuf,
+    /// The float ONNX file's bytes, for comparisons.
+    pub float: Vec<u8>,
+    /// The bytes of the model that was written.
+    pub model: Vec<u8>,
+    /// The sealed bundle, where one was asked for.
+    pub bundle: Option<Bundle>,
+    /// In figures.
+    pub report: ConversionReport,
+}
+
+/// A conversion in figures.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ConversionReport {
+    /// Always [`SCHEMA`].
+    pub schema: String,
+    /// The file written.
+    pub path: PathBuf,
+    /// Its size, bytes.
+    pub bytes: u64,
+    /// SHA-256 of the bundle's manifest, which names all its members.
+    pub digest: Option<String>,
+    /// Target.
+    pub target: Target,
+    /// Numeric form.
+    pub precision: Precision,
+    /// Network.
+    pub network: String,
+    /// Size of the float model, bytes.
+    pub float_bytes: u64,
+    /// Size of the written model, bytes.
+    pub model_bytes: u64,
+    /// Rule that won, and every rule's figures; none for float.
+    pub range: Option<RangeReport>,
+    /// Float against int8 on the rank half; none for float.
+    pub comparison: Option<Comparison>,
+    /// Budgets; none for float.
+    pub budget: Vec<BudgetLine>,
+    /// Noise of every map; none for float.
+    pub layers: Vec<LayerError>,
+    /// Fitted constants; none for a model alone.
+    pub fit: Option<FitReport>,
+    /// What a reader should know.
+    pub notes: Vec<String>,
+    /// Seconds.
+    pub seconds: f64,
+}
+
+/// How ranges were chosen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RangeReport {
+    /// The winner.
+    pub method: Method,
+    /// Pictures behind the ranges.
+    pub pictures: usize,
+    /// Every rule on other pictures.
+    pub trials: Vec<Trial>,
+}
+
+/// Converts a trained network with the pictures it was trained on. `progress` hears every step as it begins.
+///
+/// # Errors
+/// When data and network do not fit each other, there are too few pictures, or the result cannot be written; what stood at
+/// `options.out` then stays.
+pub fn convert(
+    source: &Source,
+    data: &Dataset,
+    target: Target,
+    options: &Options,
+    progress: &mut dyn FnMut(Step),
+) -> Result<Conversion> {
+    let started = Instant::now();
+    let form = options.form()?;
+    let mut notes = check_data(source, data)?;
+    let (fit_half, rank_half) = split_validation(&data.validation, source.seed);
+    let (fit_half, rank_half) = (data.validation.subset(&fit_half), data.validation.subset(&rank_half));
+
+    progress(Step::Fold);
+    let network = Folded::new(&source.graph, &source.weights, source.preprocess.size)?;
+    let float = onnx::encode(&export::float(&network, &source.labels));
+    let chosen = match options.precision {
+        Precision::Float => None,
+        Precision::Int8 => Some(quantize(source, data, &network, options, progress)?),
+    };
+    let model = chosen.as_ref().map_or_else(|| float.clone(), |c| c.model.clone());
+    let engine: Arc<dyn Engine> = Arc::new(TractEngine::from_onnx(&model, "model.onnx")?);
+
+    let comparison = match &chosen {
+        None => None,
+        Some(_) => {
+            progress(Step::Compare(rank_half.len()));
+            let reference = TractEngine::from_onnx(&float, "float.onnx")?;
+            let (fit, rank) = (&fit_half, ("rank half of validation", &rank_half));
+            Some(compare_on(source, &reference, engine.as_ref(), fit, rank)?)
+        }
+    };
+    let budget = comparison.as_ref().map(|c| compare::budget(c, &options.allowed)).unwrap_or_default();
+
+    let (bundle, fit) = match form {
+        Form::Model => {
+            progress(Step::Write);
+            write(&options.out, &model)?;
+            (None, None)
+        }
+        Form::Bundle => {
+            let train = spread(&data.train, options.class_mean_pictures);
+            progress(Step::Fit(train.len() + data.validation.len()));
+            let parts = Parts {
+                engine,
+                labels: source.labels.clone(),
+                preprocess: source.preprocess.clone(),
+                head: network.head(),
+                projection: source.projection()?,
+                temperature: 1.0,
+                conformal: None,
+                scores: None,
+            };
+            let pictures = Pictures { train: &train, fit: &fit_half, rank: &rank_half };
+            let fitted = fit::fit(parts, pictures, &options.fit)?;
+            progress(Step::Write);
+            let about = seal::About {
+                name: options.name.as_deref().unwrap_or(&data.name),
+                version: options.version,
+                target: target.name(),
+                precision: options.precision,
+                budget: budget.iter().map(|line| line.item.clone()).collect(),
+            };
+            let shipped = options.ship_calibration.then_some(&data.validation);
+            let sealed = seal::seal(&options.out, source, &about, model.clone(), &fitted, &data.validation, shipped)?;
+            (Some(sealed), Some(fitted.report))
+        }
+    };
+    notes.extend(fit.iter().flat_map(|f: &FitReport| f.notes.clone()));
+    let size = |path: &Path| std::fs::metadata(path).map(|m| m.len()).unwrap_or_default();
+    let report = ConversionReport {
+        schema: SCHEMA.into(),
+        path: options.out.clone(),
+        bytes: size(&options.out),
+        digest: bundle.as_ref().map(|b: &Bundle| b.digest.clone()),
+        target,
+        precision: options.precision,
+        network: network.name.clone(),
+        float_bytes: float.len() as u64,
+        model_bytes: model.len() as u64,
+        layers: chosen.as_ref().map(|c| c.layers.clone()).unwrap_or_default(),
+        range: chosen.map(|c| c.range),
+        comparison,
+        budget,
+        fit,
+        notes,
+        seconds: started.elapsed().as_secs_f64(),
+    };
+    Ok(Conversion { path: options.out.clone(), float, model, bundle, report })
+}
+
+struct Chosen {
+    model: Vec<u8>,
+    range: RangeReport,
+    layers: Vec<LayerError>,
+}
+
+fn quantize(
+    source: &Source,
+    data: &Dataset,
+    network: &Folded,
+    options: &Options,
+    progress: &mut dyn FnMut(Step),
+) -> Result<Chosen> {
+    let mut order: Vec<usize> = (0..data.train.len()).collect();
+    order.shuffle(&mut ChaCha8Rng::seed_from_u64(source.seed));
+    let wanted = options.calibration_pictures.max(1) + options.held_back_pictures.max(1);
+    // On a small set both parts shrink alike, and stay disjoint.
+    let total = wanted.min(order.len());
+    let calibration = (options.calibration_pictures.max(1) * total / wanted).max(1);
+    if total < 2 {
+        let reason = format!("{} training pictures; ranges need two at least", order.len());
+        return Err(Error::Pictures { data: data.name.clone(), reason });
+    }
+    progress(Step::Ranges(calibration));
+    let images = normalised(&data.train, &order[..calibration], &source.preprocess);
+    let observed = Observed::new(network, &images)?;
+    progress(Step::Rules(total - calibration));
+    let held_back = &order[calibration..total];
+    let images = normalised(&data.train, held_back, &source.preprocess);
+    let classes: Vec<usize> = held_back.iter().map(|&i| data.train.labels[i]).collect();
+    let selection = select(network, &observed, &source.labels, &images, &classes)?;
+    let one = network.input_shape().iter().product::<usize>();
+    let few = &images[..one * LAYER_PICTURES.min(held_back.len())];
+    Ok(Chosen {
+        model: onnx::encode(&selection.model),
+        range: RangeReport { method: selection.method, pictures: calibration, trials: selection.trials },
+        layers: compare::layer_errors(network, &selection.model, few)?,
+    })
+}
+
+/// Compares two engines on a named split, each at the temperature fitted for it on `fit`. Also for splits a conversion
+/// does not see, such as test.
+///
+/// # Errors
+/// When a split is empty or an engine fails.
+pub fn compare_on(
+    source: &Source,
+    float: &dyn Engine,
+    int8: &dyn Engine,
+    fit: &Split,
+    (name, split): (&str, &Split),
+) -> Result<Comparison> {
+    let classes = source.labels.len();
+    let all = |engine: &dyn Engine, split: &Split| -> Result<Vec<f32>> {
+        let mut logits = Vec::with_capacity(split.len() * classes);
+        for chunk in (0..split.len()).collect::<Vec<_>>().chunks(64) {
+            logits.extend(engine.run(&normalised(split, chunk, &source.preprocess))?.logits);
+        }
+        Ok(logits)
+    };
+    let temperature =
+        |engine: &dyn Engine| -> Result<f64> { Ok(fit_temperature(&all(engine, fit)?, classes, &fit.labels)?) };
+    let (a, b) = (all(float, split)?, all(int8, split)?);
+    let float = Side { logits: &a, temperature: temperature(float)? };
+    let int8 = Side { logits: &b, temperature: temperature(int8)? };
+    compare::compare(name, float, int8, classes, &split.labels, source.seed)
+}
+
+/// Whether the pictures can serve this network; notes where they are not the ones it was trained on.
+fn check_data(source: &Source, data: &Dataset) -> Result<Vec<String>> {
+    let fail = |reason: String| Err(Error::Pictures { data: data.name.clone(), reason });
+    data.require_training()?;
+    if data.labels != source.labels {
+        return fail(format!(
+            "its classes ({}) are not those of the run ({}); give the data the run was trained on",
+            data.labels.join(", "),
+            source.labels.join(", ")
+        ));
+    }
+    if data.train.size != source.preprocess.size {
+        return fail(format!(
+            "its pictures have side {} and the network takes {}; open it with `--image-size {}`",
+            data.train.size, source.preprocess.size, source.preprocess.size
+        ));
+    }
+    if data.validation.is_empty() {
+        return fail("it has no validation pictures to fit constants on".into());
+    }
+    let same = data.digest == source.data_digest;
+    let note = "the pictures are not the ones this run was trained on: validation may overlap with its training";
+    Ok(if same { vec![] } else { vec![note.to_string()] })
+}
+
+/// Planar, normalised pictures, one after the other.
+fn normalised(split: &Split, indices: &[usize], preprocess: &Preprocess) -> Vec<f32> {
+    let mut images = Vec::with_capacity(indices.len() * split.size * split.size * 3);
+    indices.iter().for_each(|&i| preprocess.normalise(&split.to_picture(i), &mut images));
+    images
+}
+
+/// At most `limit` pictures, evenly spread, and at least one of every class that has one.
+fn spread(split: &Split, limit: usize) -> Split {
+    let n = split.len();
+    if n <= limit {
+        return split.clone();
+    }
+    let mut chosen: Vec<usize> = (0..limit).map(|i| i * n / limit).collect();
+    let mut seen = std::collections::BTreeSet::new();
+    chosen.extend((0..n).filter(|&i| seen.insert(split.labels[i])));
+    chosen.sort_unstable();
+    chosen.dedup();
+    split.subset(&chosen)
+}
+
+/// Writes beside, then renames.
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let failed = |source| Error::Write { path: path.into(), source };
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less the umask, as any new file
+    let mut file = builder.prefix(".excon-").tempfile_in(folder).map_err(failed)?;
+    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
+    file.persist(path).map_err(|e| failed(e.error))?;
+    Ok(())
+}

@@ -1,0 +1,228 @@
+//! Constants that depend on the engine that will run, fitted on that engine: temperature, class means, pixel model,
+//! prediction-set quantile, shift reference, completeness.
+//!
+//! Class means come from train, temperature and pixel model from the fit half of validation, quantile and reference
+//! from its rank half. The halves are disjoint; nothing here sees test. Every number is computed by the edge runtime, so a
+//! board can compute it again for its own engine.
+
+use crate::{Error, Result};
+use excon_edge::bundle::{Calibration, Conformal, ShiftContract};
+use excon_edge::image::Picture;
+use excon_edge::predictor::{Parts, Prediction, Predictor};
+use excon_edge::probability::{conformal, fit_temperature_reported};
+use excon_edge::shift::sensor::SensorCheck;
+use excon_edge::shift::{ClassMeans, Contract, PixelStatistics, Reference, ReferenceOptions, ScoreModel};
+use excon_train::dataset::Split;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+/// Pictures predicted in one go.
+const BATCH: usize = 64;
+
+/// The pictures constants are fitted on.
+#[derive(Debug, Clone, Copy)]
+pub struct Pictures<'a> {
+    /// Training pictures, for the class means.
+    pub train: &'a Split,
+    /// Fit half of validation.
+    pub fit: &'a Split,
+    /// Rank half of validation.
+    pub rank: &'a Split,
+}
+
+/// How constants are fitted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FitOptions {
+    /// Allowed miscoverage of prediction sets, in 0..1.
+    pub alpha: f64,
+    /// Mean effective frames between false alarms that the monitor promises, above 1.
+    pub mean_time_between_false_alarms: f64,
+    /// One frame in so many is also run masked on the board; 0 means never.
+    pub masked_every: usize,
+    /// Whether the rank pictures are independent of each other, as photographs of a folder are and frames of a video
+    /// are not.
+    pub independent: bool,
+}
+
+impl Default for FitOptions {
+    fn default() -> Self {
+        let contract = Contract::default();
+        Self {
+            alpha: 0.1,
+            mean_time_between_false_alarms: contract.mean_time_between_false_alarms,
+            masked_every: contract.masked_every,
+            independent: true,
+        }
+    }
+}
+
+/// What was fitted.
+#[derive(Clone)]
+pub struct Fitted {
+    /// Predictor with all constants in it.
+    pub predictor: Predictor,
+    /// Score model, also in the predictor.
+    pub scores: ScoreModel,
+    /// Scores of healthy pictures.
+    pub reference: Reference,
+    /// For the manifest.
+    pub calibration: Calibration,
+    /// For the manifest.
+    pub shift: ShiftContract,
+    /// For the report.
+    pub report: FitReport,
+}
+
+/// The fit in figures.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FitReport {
+    /// Engine it was done on.
+    pub engine: String,
+    /// Softmax temperature.
+    pub temperature: f64,
+    /// Mean negative log-likelihood on the fit half at temperature 1, nats.
+    pub nll_before: f64,
+    /// The same at the temperature.
+    pub nll_after: f64,
+    /// Pictures behind the temperature.
+    pub fit_pictures: usize,
+    /// Prediction-set threshold.
+    pub conformal: Option<Conformal>,
+    /// Pictures behind the class means.
+    pub training_pictures: usize,
+    /// Kept frames of the shift reference.
+    pub reference_frames: usize,
+    /// Rank pictures that the sensor check left out.
+    pub sensor_faults: usize,
+    /// Conditions of the promise that fail, in words.
+    pub problems: Vec<String>,
+    /// Largest completeness residual over all pictures seen.
+    pub completeness_residual: f64,
+    /// What a reader should know.
+    pub notes: Vec<String>,
+}
+
+/// Fits everything. `parts` holds the engine; its temperature, quantile and score model are ignored.
+///
+/// # Errors
+/// When there are too few pictures, a class has none in train, the engine fails, or its outputs contradict its head.
+pub fn fit(parts: Parts, pictures: Pictures, options: &FitOptions) -> Result<Fitted> {
+    let mut notes = Vec::new();
+    let classes = parts.labels.len();
+    let engine = parts.engine.name().to_string();
+    let channels = parts.engine.shapes().features[0];
+    let predictor = Predictor::assemble(Parts { temperature: 1.0, conformal: None, scores: None, ..parts })?;
+
+    let mut completeness = 0.0f64;
+    let mut note = |predictions: &[Prediction]| -> Result<()> {
+        for prediction in predictions {
+            prediction.verify(&engine)?;
+            completeness = completeness.max(prediction.completeness);
+        }
+        Ok(())
+    };
+
+    let on_fit = predict(&predictor, pictures.fit, "fit half of validation")?;
+    note(&on_fit)?;
+    let logits: Vec<f32> = on_fit.iter().flat_map(|p| p.logits.iter().copied()).collect();
+    let scaling = fit_temperature_reported(&logits, classes, &pictures.fit.labels)?;
+    notes.extend(scaling.refused.iter().map(|why| format!("temperature kept at 1: {why}")));
+
+    let mut means = ClassMeans::new(classes, channels);
+    let on_train = predict(&predictor, pictures.train, "train")?;
+    note(&on_train)?;
+    for (prediction, &label) in on_train.iter().zip(&pictures.train.labels) {
+        means.add(label, &prediction.pooled)?;
+    }
+    let statistics: Vec<PixelStatistics> =
+        (0..pictures.fit.len()).map(|i| PixelStatistics::of(&pictures.fit.to_picture(i))).collect();
+    let scores = ScoreModel::fit(&means, &statistics)?;
+    let scored = Parts { temperature: scaling.temperature, scores: Some(scores.clone()), ..predictor.into_parts() };
+    let predictor = Predictor::assemble(scored)?;
+
+    let on_rank = predict(&predictor, pictures.rank, "rank half of validation")?;
+    note(&on_rank)?;
+    let conformal = match quantile(&on_rank, &pictures.rank.labels, options.alpha) {
+        Ok(conformal) => Some(conformal),
+        Err(error) => {
+            notes.push(format!("no prediction sets: {error}"));
+            None
+        }
+    };
+    let (reference, sensor_faults) = reference(&predictor, pictures.rank, &on_rank, options)?;
+
+    let calibration = Calibration {
+        temperature: scaling.temperature,
+        engine: engine.clone(),
+        pictures: pictures.fit.len(),
+        conformal: conformal.clone(),
+        completeness_residual: completeness,
+    };
+    let shift = ShiftContract {
+        mean_time_between_false_alarms: options.mean_time_between_false_alarms,
+        reference_frames: reference.frames(),
+        autocorrelation_time: reference.autocorrelation_time(),
+        independent: reference.independent(),
+        masked_every: options.masked_every,
+    };
+    let report = FitReport {
+        engine,
+        temperature: scaling.temperature,
+        nll_before: scaling.nll_before,
+        nll_after: scaling.nll_after,
+        fit_pictures: pictures.fit.len(),
+        conformal: conformal.clone(),
+        training_pictures: pictures.train.len(),
+        reference_frames: reference.frames(),
+        sensor_faults,
+        problems: reference.problems().iter().map(|p| p.words().to_string()).collect(),
+        completeness_residual: completeness,
+        notes,
+    };
+    let predictor = Predictor::assemble(Parts { conformal, ..predictor.into_parts() })?;
+    Ok(Fitted { predictor, scores, reference, calibration, shift, report })
+}
+
+/// Predictions for every picture of a split, in order.
+///
+/// # Errors
+/// When the split is empty or the engine fails.
+pub fn predict(predictor: &Predictor, split: &Split, name: &str) -> Result<Vec<Prediction>> {
+    if split.is_empty() {
+        return Err(Error::Pictures { data: name.into(), reason: "it holds no pictures".into() });
+    }
+    let mut predictions = Vec::with_capacity(split.len());
+    for start in (0..split.len()).step_by(BATCH) {
+        let batch: Vec<Picture> = (start..split.len().min(start + BATCH)).map(|i| split.to_picture(i)).collect();
+        predictions.extend(predictor.predict_all(&batch)?);
+    }
+    Ok(predictions)
+}
+
+/// The APS threshold (deterministic form) that leaves out the true class with probability at most `alpha`.
+fn quantile(predictions: &[Prediction], labels: &[usize], alpha: f64) -> excon_edge::Result<Conformal> {
+    let score = |(p, &label): (&Prediction, &usize)| conformal::aps(&p.probabilities, None)[label];
+    let scores: Vec<f64> = predictions.iter().zip(labels).map(score).collect();
+    let quantile = conformal::quantile(&scores, alpha)?;
+    Ok(Conformal { method: "aps".into(), alpha, quantile, pictures: scores.len() })
+}
+
+/// Scores of the rank pictures whose sensor was well, each also run masked, and how many were left out.
+fn reference(
+    predictor: &Predictor,
+    rank: &Split,
+    predictions: &[Prediction],
+    options: &FitOptions,
+) -> Result<(Reference, usize)> {
+    let mut sensor = SensorCheck::default();
+    let pictures: Vec<(Picture, &Prediction)> = (0..rank.len())
+        .map(|i| (predictor.resize(&rank.to_picture(i)), &predictions[i]))
+        .filter(|(picture, _)| sensor.check(picture).is_none())
+        .collect();
+    let scores = pictures
+        .par_iter()
+        .map(|(picture, p)| predictor.scores(picture, p, true))
+        .collect::<excon_edge::Result<Vec<_>>>()?;
+    let how = ReferenceOptions { independent: options.independent, ..ReferenceOptions::default() };
+    Ok((Reference::build(&scores, &how)?, rank.len() - pictures.len()))
+}

@@ -1,0 +1,250 @@
+//! Batch norm folded into the convolution before it, and ReLU attached to the layer it follows.
+//!
+//! A [`Folded`] network is what the exporters write: the part of the graph that `logits` and `features` need, with every
+//! number in it and every shape known. Folding is done in f64:
+//! `weight' = weight · γ / √(σ² + ε)`, `bias' = β − μ · γ / √(σ² + ε)`.
+
+use crate::weights::Weights;
+use crate::{Error, Result};
+use excon_edge::saliency::LinearHead;
+use excon_train::network::{Graph, NodeId, Op};
+
+/// Added to the running variance, as in training.
+const EPSILON: f64 = 1e-5;
+/// Largest side of a map; guards shape arithmetic against absurd settings.
+const LARGEST_SIDE: usize = 1 << 14;
+
+/// Position of a layer in its network.
+pub type LayerId = usize;
+
+/// A network without batch norm, in execution order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Folded {
+    /// Short name such as `resnet8`.
+    pub name: String,
+    /// Layers; layer 0 is the input.
+    pub layers: Vec<Layer>,
+    /// The last feature map.
+    pub features: LayerId,
+    /// The classifier.
+    pub logits: LayerId,
+}
+
+/// One layer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Layer {
+    /// Name of the graph's node.
+    pub name: String,
+    /// What it computes.
+    pub op: LayerOp,
+    /// Layers it reads.
+    pub inputs: Vec<LayerId>,
+    /// Name of the ReLU node behind it, if there is one.
+    pub relu: Option<String>,
+    /// Channels, height, width of one output; `[channels, 1, 1]` behind the pool.
+    pub shape: [usize; 3],
+}
+
+/// What a layer computes, with its numbers.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LayerOp {
+    /// The normalised picture.
+    Input,
+    /// Convolution with bias.
+    Conv {
+        /// `output × input / groups × kernel × kernel`.
+        weight: Vec<f32>,
+        /// One per output channel.
+        bias: Vec<f32>,
+        /// Kernel side.
+        kernel: usize,
+        /// Stride in both directions.
+        stride: usize,
+        /// Zero padding on every side.
+        padding: usize,
+        /// Groups.
+        groups: usize,
+    },
+    /// Sum of two maps.
+    Add,
+    /// Max pooling, padding by −∞.
+    MaxPool {
+        /// Window side.
+        kernel: usize,
+        /// Stride.
+        stride: usize,
+        /// Padding on every side.
+        padding: usize,
+    },
+    /// Mean over the map.
+    GlobalPool,
+    /// `x · weightᵀ + bias`.
+    Linear {
+        /// `output × input`.
+        weight: Vec<f32>,
+        /// One per output.
+        bias: Vec<f32>,
+    },
+}
+
+impl Folded {
+    /// Folds `graph` with `weights` for pictures of `size × size`.
+    ///
+    /// # Errors
+    /// When a tensor is missing or mis-shaped, a map would vanish, or the graph has a form the exporter does not write.
+    pub fn new(graph: &Graph, weights: &Weights, size: usize) -> Result<Self> {
+        check_roles(graph)?;
+        let readers = readers(graph);
+        let mut layers: Vec<Layer> = Vec::new();
+        let mut layer_of: Vec<Option<LayerId>> = vec![None; graph.nodes.len()];
+        for (id, node) in graph.nodes.iter().enumerate() {
+            if readers[id] == 0 && id != graph.logits {
+                continue; // the projection head, and whatever else only training needs
+            }
+            let fail = |reason: &str| Err(Error::Network { node: node.name.clone(), reason: reason.into() });
+            let inputs: Vec<LayerId> = node.inputs.iter().filter_map(|&i| layer_of[i]).collect();
+            if inputs.len() != node.inputs.len() {
+                return fail("reads a node that comes later");
+            }
+            let before = inputs.first().map_or([0; 3], |&i| layers[i].shape);
+            let get = |part: &str, shape: &[usize]| weights.get(&format!("{}.{part}", node.name), shape);
+            let (op, shape) = match node.op {
+                Op::Input { channels } => {
+                    if size == 0 || size > LARGEST_SIDE {
+                        return fail("the picture's side must be in 1..=16384");
+                    }
+                    (LayerOp::Input, [channels, size, size])
+                }
+                Op::Conv { input, output, kernel, stride, padding, groups } => {
+                    if groups == 0 || input % groups != 0 || output % groups != 0 {
+                        return fail("its groups do not divide its channels");
+                    }
+                    let weight = get("weight", &[output, input / groups, kernel, kernel])?.to_vec();
+                    let Some(shape) = slide(before, output, kernel, stride, padding) else {
+                        return fail("its input is smaller than its kernel; use larger pictures or another stem");
+                    };
+                    (LayerOp::Conv { weight, bias: vec![0.0; output], kernel, stride, padding, groups }, shape)
+                }
+                Op::Norm { channels } => {
+                    let read = |part: &str| get(part, &[channels]);
+                    let (gamma, beta) = (read("weight")?, read("bias")?);
+                    let (mean, variance) = (read("running_mean")?, read("running_var")?);
+                    if variance.iter().any(|&v| v < 0.0) {
+                        return Err(Error::Weights {
+                            path: weights.path().into(),
+                            reason: format!("tensor {}.running_var holds a negative variance", node.name),
+                        });
+                    }
+                    let alone = readers[node.inputs[0]] == 1;
+                    match &mut layers[inputs[0]] {
+                        Layer { op: LayerOp::Conv { weight, bias, .. }, relu: None, .. } if alone => {
+                            fold(weight, bias, gamma, beta, mean, variance);
+                        }
+                        _ => return fail("batch norm is written only behind a convolution that nothing else reads"),
+                    }
+                    layer_of[id] = Some(inputs[0]);
+                    continue;
+                }
+                Op::Relu => {
+                    let alone = readers[node.inputs[0]] == 1;
+                    match &mut layers[inputs[0]] {
+                        Layer { op: LayerOp::Conv { .. } | LayerOp::Add, relu: relu @ None, .. } if alone => {
+                            *relu = Some(node.name.clone());
+                        }
+                        _ => return fail("ReLU is written only behind a convolution or sum that nothing else reads"),
+                    }
+                    layer_of[id] = Some(inputs[0]);
+                    continue;
+                }
+                Op::Add => {
+                    if layers[inputs[1]].shape != before {
+                        return fail("adds two maps of different shape");
+                    }
+                    (LayerOp::Add, before)
+                }
+                Op::MaxPool { kernel, stride, padding } => {
+                    if padding >= kernel {
+                        return fail("its padding is not smaller than its window");
+                    }
+                    let Some(shape) = slide(before, before[0], kernel, stride, padding) else {
+                        return fail("its input is smaller than its window; use larger pictures or another stem");
+                    };
+                    (LayerOp::MaxPool { kernel, stride, padding }, shape)
+                }
+                Op::GlobalPool => (LayerOp::GlobalPool, [before[0], 1, 1]),
+                Op::Linear { input, output } => {
+                    let weight = get("weight", &[output, input])?.to_vec();
+                    (LayerOp::Linear { weight, bias: get("bias", &[output])?.to_vec() }, [output, 1, 1])
+                }
+            };
+            layer_of[id] = Some(layers.len());
+            layers.push(Layer { name: node.name.clone(), op, inputs, relu: None, shape });
+        }
+        match (layer_of[graph.features], layer_of[graph.logits]) {
+            (Some(features), Some(logits)) => Ok(Self { name: graph.name.clone(), layers, features, logits }),
+            _ => Err(Error::Network { node: graph.name.clone(), reason: "has no path to its logits".into() }),
+        }
+    }
+
+    /// Channels, height, width of the input.
+    pub fn input_shape(&self) -> [usize; 3] {
+        self.layers[0].shape
+    }
+
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        self.layers[self.logits].shape[0]
+    }
+
+    /// The classifier on the pooled map, which also gives the exact class-activation map.
+    pub fn head(&self) -> LinearHead {
+        let (weight, bias) = match &self.layers[self.logits].op {
+            LayerOp::Linear { weight, bias } => (weight.clone(), bias.clone()),
+            // `check_roles` lets only a linear layer be the logits.
+            _ => (vec![], vec![]),
+        };
+        LinearHead { classes: self.classes(), channels: self.layers[self.features].shape[0], weight, bias }
+    }
+}
+
+/// How many nodes that lead to the logits read each node; 0 for nodes that do not lead there.
+fn readers(graph: &Graph) -> Vec<usize> {
+    let mut count = vec![0; graph.nodes.len()];
+    for (id, node) in graph.nodes.iter().enumerate().rev() {
+        if id == graph.logits || count[id] > 0 {
+            node.inputs.iter().filter(|&&i| i < id).for_each(|&i| count[i] += 1);
+        }
+    }
+    count
+}
+
+/// The exporter's picture of a classifier: features → pool → linear.
+fn check_roles(graph: &Graph) -> Result<()> {
+    let role = |id: NodeId, wanted: &str, good: fn(&Op) -> bool, reads: NodeId| {
+        let node = graph.nodes.get(id);
+        match node {
+            Some(n) if good(&n.op) && n.inputs == [reads] => Ok(()),
+            _ => Err(Error::Network {
+                node: node.map_or_else(|| graph.name.clone(), |n| n.name.clone()),
+                reason: format!("is not {wanted}"),
+            }),
+        }
+    };
+    role(graph.pooled, "the global pool of the last feature map", |op| *op == Op::GlobalPool, graph.features)?;
+    role(graph.logits, "a linear layer on the pool", |op| matches!(op, Op::Linear { .. }), graph.pooled)
+}
+
+/// Shape behind a sliding window; `None` when nothing is left.
+fn slide(before: [usize; 3], channels: usize, kernel: usize, stride: usize, padding: usize) -> Option<[usize; 3]> {
+    let side = |n: usize| (n + 2 * padding.min(LARGEST_SIDE)).checked_sub(kernel)?.checked_div(stride).map(|s| s + 1);
+    (kernel > 0).then_some([channels, side(before[1])?, side(before[2])?])
+}
+
+fn fold(weight: &mut [f32], bias: &mut [f32], gamma: &[f32], beta: &[f32], mean: &[f32], variance: &[f32]) {
+    let per_channel = weight.len() / bias.len().max(1);
+    for (c, filter) in weight.chunks_exact_mut(per_channel.max(1)).enumerate() {
+        let scale = f64::from(gamma[c]) / (f64::from(variance[c]) + EPSILON).sqrt();
+        filter.iter_mut().for_each(|w| *w = (f64::from(*w) * scale) as f32);
+        bias[c] = (f64::from(beta[c]) + (f64::from(bias[c]) - f64::from(mean[c])) * scale) as f32;
+    }
+}

@@ -1,0 +1,228 @@
+//! The explicit QDQ model, by rules that TensorRT, ONNX Runtime, OpenVINO and tract all accept.
+//!
+//! Activations: signed bytes, zero point 0, one scale a tensor. Weights: signed bytes in `[-127, 127]`, one scale an
+//! output channel (axis 0). Biases stay float. Every map goes through quantize–dequantize exactly once, behind its ReLU:
+//! so every input of a convolution and both inputs of a sum are dequantized bytes, and nothing stands between a
+//! convolution and its ReLU. `features` is the dequantized last map, exactly what the pool reads; pool and classifier
+//! are float. [`check`] asserts all of this on a finished model.
+
+use crate::export::{self, FEATURES, INPUT, LOGITS};
+use crate::fold::{Folded, LayerId, LayerOp};
+use crate::onnx::{Builder, IR_VERSION, OPSET, int, pb};
+use crate::range::{LEVELS, scale_of};
+use crate::{Error, Result};
+use pb::tensor_proto::DataType;
+use std::collections::HashMap;
+
+const ZERO: &str = "zero_point";
+
+/// `clamp(round_half_even(x / scale) + zero_point, low, high)`, the rule of ONNX QuantizeLinear. Divides: multiplying by a
+/// reciprocal rounds differently. `x` is no NaN.
+pub fn quantize(x: f32, scale: f32, zero_point: i32, low: i32, high: i32) -> i32 {
+    (f64::from((x / scale).round_ties_even()) + f64::from(zero_point)).clamp(f64::from(low), f64::from(high)) as i32
+}
+
+/// `(q − zero_point) · scale`.
+pub fn dequantize(q: i32, scale: f32, zero_point: i32) -> f32 {
+    (q - zero_point) as f32 * scale
+}
+
+/// Bytes and scales of a weight tensor with `outputs` output channels along axis 0.
+pub fn quantize_weight(weight: &[f32], outputs: usize) -> (Vec<i8>, Vec<f32>) {
+    let filters = weight.chunks_exact((weight.len() / outputs.max(1)).max(1));
+    let scales: Vec<f32> = filters.clone().map(|f| scale_of(f.iter().fold(0.0, |m: f32, w| m.max(w.abs())))).collect();
+    let level = LEVELS as i32;
+    let bytes = filters.zip(&scales).flat_map(|(f, &s)| f.iter().map(move |&w| quantize(w, s, 0, -level, level) as i8));
+    (bytes.collect(), scales)
+}
+
+/// The int8 model. `scales` holds one scale for every map, as [`crate::range::Observed::scales`] gives them.
+///
+/// # Errors
+/// When a map has no scale or one that is not a positive number.
+pub fn int8(network: &Folded, scales: &[Option<f32>], labels: &[String]) -> Result<pb::ModelProto> {
+    let mut builder = Builder::new(&network.name);
+    builder.input(INPUT, &network.input_shape());
+    builder.bytes(ZERO, &[], &[0]);
+    let maps = export::maps(network);
+    let value = |id: LayerId| export::value_name(network, id);
+    for (id, layer) in network.layers.iter().enumerate() {
+        let name = &layer.name;
+        let inputs: Vec<String> = layer.inputs.iter().map(|&i| value(i)).collect();
+        let weight_value = format!("{name}.weight");
+        match &layer.op {
+            LayerOp::Conv { weight, .. } => {
+                let (bytes, weight_scales) = quantize_weight(weight, layer.shape[0]);
+                let part = |part: &str| format!("{name}.weight_{part}");
+                builder.bytes(&part("quantized"), &export::weight_dims(layer, weight.len()), &bytes);
+                builder.floats(&part("scale"), &[weight_scales.len()], &weight_scales);
+                builder.bytes(&part("zero_point"), &[weight_scales.len()], &vec![0; weight_scales.len()]);
+                let read = [part("quantized"), part("scale"), part("zero_point")];
+                let read: Vec<&str> = read.iter().map(String::as_str).collect();
+                builder.node("DequantizeLinear", &part("dequantize"), &read, &weight_value, vec![int("axis", 0)]);
+            }
+            LayerOp::Linear { weight, .. } => {
+                builder.floats(&weight_value, &export::weight_dims(layer, weight.len()), weight);
+            }
+            _ => {}
+        }
+        if !maps.contains(&id) {
+            export::emit(&mut builder, layer, &inputs, &weight_value, &value(id));
+            continue;
+        }
+        let computed = if id == 0 { INPUT.to_string() } else { format!("{name}.float") };
+        export::emit(&mut builder, layer, &inputs, &weight_value, &computed);
+        let scale = scales.get(id).copied().flatten().filter(|s| s.is_normal() && *s > 0.0);
+        let scale = scale.ok_or_else(|| broken(name, "every map needs a positive scale"))?;
+        let (scale_name, bytes) = (format!("{name}.scale"), format!("{name}.quantized"));
+        builder.floats(&scale_name, &[], &[scale]);
+        let node = |part: &str| format!("{name}.{part}");
+        builder.node("QuantizeLinear", &node("quantize"), &[&computed, &scale_name, ZERO], &bytes, vec![]);
+        builder.node("DequantizeLinear", &node("dequantize"), &[&bytes, &scale_name, ZERO], &value(id), vec![]);
+    }
+    export::outputs(&mut builder, network);
+    let model = builder.finish(&export::metadata(network, labels));
+    check(&model)?;
+    Ok(model)
+}
+
+fn broken(node: &str, reason: &str) -> Error {
+    Error::Rule { node: node.into(), reason: reason.into() }
+}
+
+/// Asserts the rules in this module's first paragraph on a finished model.
+///
+/// # Errors
+/// [`Error::Rule`] naming the node that breaks one.
+pub fn check(model: &pb::ModelProto) -> Result<()> {
+    let graph = model.graph.as_ref().ok_or_else(|| broken("model", "has no graph"))?;
+    if model.ir_version != IR_VERSION || model.opset_import.iter().any(|o| !o.domain.is_empty() || o.version != OPSET) {
+        return Err(broken("model", "IR version 8 and operator set 17 only"));
+    }
+    Walk::new(graph).check()
+}
+
+/// A graph with its look-up tables.
+struct Walk<'a> {
+    graph: &'a pb::GraphProto,
+    producer: HashMap<&'a str, &'a pb::NodeProto>,
+    constant: HashMap<&'a str, &'a pb::TensorProto>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(graph: &'a pb::GraphProto) -> Self {
+        let producer = graph.node.iter().flat_map(|n| n.output.iter().map(move |o| (o.as_str(), n))).collect();
+        let constant = graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
+        Self { graph, producer, constant }
+    }
+
+    fn check(&self) -> Result<()> {
+        for node in &self.graph.node {
+            let rule = |holds: bool, reason: &str| if holds { Ok(()) } else { Err(broken(&node.name, reason)) };
+            let made_by = |i: usize, op: &str| self.made_by(&node.input[i], op);
+            let float_constant = |i: usize| {
+                self.constant.get(node.input[i].as_str()).is_some_and(|t| t.data_type == DataType::Float as i32)
+            };
+            match node.op_type.as_str() {
+                "QuantizeLinear" => {
+                    self.check_scale(node, None)?;
+                    let behind = self.readers(&node.output[0]);
+                    rule(behind == ["DequantizeLinear"], "a quantized map is read by one DequantizeLinear only")?;
+                    let source = &node.input[0];
+                    rule(!self.made_by(source, "DequantizeLinear"), "a map is quantized once")?;
+                    let others: Vec<&str> = self.readers(source);
+                    rule(others == ["QuantizeLinear"], "a map is read only in its quantized form")?;
+                    let pooled = self.made_by(source, "GlobalAveragePool") || self.made_by(source, "Gemm");
+                    rule(!pooled, "pool and classifier stay float")?;
+                }
+                "DequantizeLinear" => match self.constant.get(node.input[0].as_str()) {
+                    Some(weight) => {
+                        self.check_scale(node, Some(weight.dims.first().copied().unwrap_or(0)))?;
+                        let axis = node.attribute.iter().find(|a| a.name == "axis").map(|a| a.i);
+                        rule(axis == Some(0), "weights are scaled along axis 0")?;
+                        let bytes = weight.data_type == DataType::Int8 as i32 && !weight.raw_data.contains(&0x80);
+                        rule(bytes, "weights are signed bytes in -127..=127")?;
+                    }
+                    None => {
+                        self.check_scale(node, None)?;
+                        rule(made_by(0, "QuantizeLinear"), "only quantized values are dequantized")?;
+                        let quantize = self.producer[node.input[0].as_str()];
+                        rule(
+                            quantize.input[1..] == node.input[1..],
+                            "both halves of a pair share scale and zero point",
+                        )?;
+                    }
+                },
+                "Conv" => {
+                    rule(made_by(0, "DequantizeLinear"), "a convolution reads a dequantized map")?;
+                    rule(made_by(1, "DequantizeLinear"), "a convolution's weights are dequantized")?;
+                    rule(node.input.len() == 3 && float_constant(2), "a convolution's bias is a float constant")?;
+                    self.check_relu(node)?;
+                }
+                "Add" => {
+                    let both = made_by(0, "DequantizeLinear") && made_by(1, "DequantizeLinear");
+                    rule(both, "both inputs of a sum are dequantized")?;
+                    self.check_relu(node)?;
+                }
+                "Relu" => rule(made_by(0, "Conv") || made_by(0, "Add"), "ReLU stands behind a convolution or a sum")?,
+                "MaxPool" => rule(made_by(0, "DequantizeLinear"), "max pooling reads a dequantized map")?,
+                "GlobalAveragePool" => {
+                    let exact = node.input[0] == FEATURES && made_by(0, "DequantizeLinear");
+                    rule(exact, "the pool reads `features`, the dequantized last map")?;
+                }
+                "Flatten" => rule(made_by(0, "GlobalAveragePool"), "only the pooled vector is flattened")?,
+                "Gemm" => {
+                    let float = float_constant(1) && float_constant(2) && made_by(0, "Flatten");
+                    rule(
+                        float && node.output[0] == LOGITS,
+                        "the classifier is float, on the pool, and gives `logits`",
+                    )?;
+                }
+                _ => return Err(broken(&node.name, "is an operator the exporter does not write")),
+            }
+        }
+        if self.readers(INPUT) != ["QuantizeLinear"] {
+            return Err(broken(INPUT, "the input is quantized"));
+        }
+        Ok(())
+    }
+
+    /// Scale: positive, scalar or `channels` long. Zero point: signed bytes of the same shape, all 0.
+    fn check_scale(&self, node: &pb::NodeProto, channels: Option<i64>) -> Result<()> {
+        let constant = |i: usize| node.input.get(i).and_then(|name| self.constant.get(name.as_str()));
+        let (Some(scale), Some(zero)) = (constant(1), constant(2)) else {
+            return Err(broken(&node.name, "scale and zero point are constants"));
+        };
+        let dims: Vec<i64> = channels.into_iter().collect();
+        if scale.dims != dims || zero.dims != dims {
+            return Err(broken(&node.name, "scale and zero point are scalars, or one an output channel"));
+        }
+        let (values, _) = scale.raw_data.as_chunks::<4>();
+        if values.is_empty() || !values.iter().all(|v| f32::from_le_bytes(*v).is_normal() && v[3] & 0x80 == 0) {
+            return Err(broken(&node.name, "scales are positive"));
+        }
+        if zero.data_type != DataType::Int8 as i32 || zero.raw_data.iter().any(|&b| b != 0) {
+            return Err(broken(&node.name, "zero points are signed and 0"));
+        }
+        Ok(())
+    }
+
+    /// Where a ReLU reads a layer, nothing else does.
+    fn check_relu(&self, node: &pb::NodeProto) -> Result<()> {
+        let readers = self.readers(&node.output[0]);
+        if readers.contains(&"Relu") && readers.len() > 1 {
+            return Err(broken(&node.name, "nothing stands beside a ReLU"));
+        }
+        Ok(())
+    }
+
+    fn made_by(&self, value: &str, op: &str) -> bool {
+        self.producer.get(value).is_some_and(|n| n.op_type == op)
+    }
+
+    /// Operators that read a value.
+    fn readers(&self, value: &str) -> Vec<&'a str> {
+        let reads = |n: &&pb::NodeProto| n.input.iter().any(|i| i == value);
+        self.graph.node.iter().filter(reads).map(|n| n.op_type.as_str()).collect()
+    }
+}

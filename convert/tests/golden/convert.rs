@@ -1,0 +1,174 @@
+//! The whole conversion on photographs: the ResNet-8 of the fixtures, labels mostly its own answers.
+
+use crate::common::*;
+use excon_convert::compare::Verdict;
+use excon_convert::{Error, Options, Source, Step, Target, convert, export, onnx, probe::Probe, quantize};
+use excon_edge::bundle::{Bundle, Precision};
+use excon_edge::image::Preprocess;
+use excon_edge::predictor::Predictor;
+use excon_edge::shift::Channel;
+use excon_train::dataset::{Dataset, OpenOptions, Split, open};
+use std::path::Path;
+use std::sync::OnceLock;
+
+const PREPROCESS: Preprocess = Preprocess { size: SIDE, mean: [0.5071, 0.4867, 0.4408], std: [0.2675, 0.2565, 0.2761] };
+
+fn source() -> Source {
+    Source {
+        path: "golden".into(),
+        graph: resnet8(),
+        weights: weights(),
+        labels: labels(),
+        preprocess: PREPROCESS,
+        recipe: "cross-entropy".into(),
+        data: "photographs".into(),
+        data_digest: "0".repeat(64),
+        seed: 11,
+    }
+}
+
+/// TrashNet pictures at 32 × 32 with the network's own answers as labels, every seventh (and one of each class) wrong.
+fn data() -> &'static Dataset {
+    static DATA: OnceLock<Dataset> = OnceLock::new();
+    DATA.get_or_init(|| {
+        let options = OpenOptions { image_size: Some(SIDE), ..OpenOptions::default() };
+        let all = open("trashnet", &options).unwrap();
+        let model = export::float(&folded(), &[]);
+        let probe = Probe::new(&model, [3, SIDE, SIDE]).unwrap();
+        let relabel = |split: &Split, count: usize| {
+            let n = split.len();
+            let mut split = split.subset(&(0..count).map(|i| i * n / count).collect::<Vec<_>>());
+            let mut images = vec![];
+            (0..count).for_each(|i| PREPROCESS.normalise(&split.to_picture(i), &mut images));
+            let answers = probe.run_all(&images, |o| argmax(&o[0])).unwrap();
+            split.labels =
+                answers.iter().enumerate().map(|(i, &a)| if i % 7 == 0 { (i / 7) % 10 } else { a }).collect();
+            split
+        };
+        let (train, validation) = (relabel(&all.train, 180), relabel(&all.validation, 140));
+        Dataset { name: "photographs".into(), labels: labels(), digest: "0".repeat(64), train, validation, ..all }
+    })
+}
+
+fn options(out: &Path) -> Options {
+    Options { calibration_pictures: 60, held_back_pictures: 60, class_mean_pictures: 150, ..Options::new(out) }
+}
+
+#[test]
+fn a_bundle_is_sealed_and_predicts() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("photographs.excon");
+    let mut steps = vec![];
+    let done = convert(&source(), data(), Target::Cpu, &options(&out), &mut |s| steps.push(s)).unwrap();
+    assert!(matches!(
+        steps[..],
+        [Step::Fold, Step::Ranges(60), Step::Rules(60), Step::Compare(_), Step::Fit(_), Step::Write]
+    ));
+
+    let bundle = Bundle::open(&out).unwrap();
+    let manifest = &bundle.manifest;
+    assert_eq!((manifest.precision, manifest.target.as_str()), (Precision::Int8, "cpu"));
+    assert_eq!((&manifest.labels, manifest.network.features), (&labels(), [64, 8, 8]));
+    assert_eq!(manifest.provenance.data, format!("photographs {}", "0".repeat(64)));
+    quantize::check(&onnx::decode(&bundle.model).unwrap()).unwrap();
+    assert_eq!((bundle.golden.count, bundle.projection.is_none()), (4, true));
+
+    // Constants: from disjoint halves, on this engine.
+    let fit = done.report.fit.as_ref().unwrap();
+    assert_eq!(fit.fit_pictures + fit.reference_frames + fit.sensor_faults, data().validation.len());
+    assert!(fit.nll_after <= fit.nll_before && fit.temperature > 0.0 && fit.temperature != 1.0);
+    assert!(fit.completeness_residual < 1e-4 && fit.problems.is_empty(), "{fit:?}");
+    let conformal = fit.conformal.as_ref().unwrap();
+    assert!((0.5..=1.0).contains(&conformal.quantile));
+    assert_eq!(bundle.reference.values(Channel::Confidence).len(), fit.reference_frames);
+    assert_eq!(bundle.reference.values(Channel::MaskedCosine).len(), fit.reference_frames);
+    assert_eq!(bundle.reference.weights().get(Channel::CamEntropy), 0.0, "saliency has not earned weight here");
+
+    // Int8 against float.
+    let comparison = done.report.comparison.as_ref().unwrap();
+    assert!(comparison.agreement > 0.93, "{}", comparison.agreement);
+    assert_eq!(comparison.int8.count, manifest.budget[0].pictures);
+    assert!(done.report.budget.iter().all(|b| b.verdict != Verdict::Met), "70 pictures cannot settle half a point");
+    let noise: Vec<f64> = done.report.layers.iter().filter_map(|l| l.signal_to_noise_db).collect();
+    assert_eq!(noise.len(), export::maps(&folded()).len() - 1);
+    assert!(noise.iter().all(|&db| db > 12.0 && db < 70.0), "{noise:?}");
+
+    // What the bundle says is what the engine measured.
+    let predictor = Predictor::open(&out).unwrap();
+    let validation = &data().validation;
+    let right = (0..validation.len())
+        .filter(|&i| predictor.predict(&validation.to_picture(i)).unwrap().class == validation.labels[i])
+        .count();
+    assert!(right as f64 > 0.75 * validation.len() as f64, "{right}");
+    let text = serde_json::to_string(&done.report).unwrap();
+    assert_eq!(serde_json::from_str::<excon_convert::ConversionReport>(&text).unwrap().budget, done.report.budget);
+}
+
+#[test]
+fn the_same_conversion_gives_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let once = |name: &str| {
+        let out = folder.path().join(name);
+        convert(&source(), data(), Target::Cpu, &options(&out), &mut |_| ()).unwrap();
+        std::fs::read(out).unwrap()
+    };
+    assert!(once("a.excon") == once("b.excon"));
+}
+
+#[test]
+fn a_model_alone_is_written_and_onnx_runtime_agrees() {
+    let folder = tempfile::tempdir().unwrap();
+    for precision in [Precision::Float, Precision::Int8] {
+        let out = folder.path().join("model.onnx");
+        let options = Options { precision, ..options(&out) };
+        let done = convert(&source(), data(), Target::Cpu, &options, &mut |_| ()).unwrap();
+        assert_eq!(done.report.comparison.is_some(), precision == Precision::Int8);
+        assert!(done.bundle.is_none() && done.report.fit.is_none());
+        let model = onnx::decode(&std::fs::read(&out).unwrap()).unwrap();
+        let split = &data().validation;
+        let mut images = vec![];
+        (0..split.len()).for_each(|i| PREPROCESS.normalise(&split.to_picture(i), &mut images));
+        let Some(theirs) = onnx_runtime(&model, [3, SIDE, SIDE], &images) else { continue };
+        let ours = Probe::new(&model, [3, SIDE, SIDE]).unwrap().run_all(&images, |o| o).unwrap();
+        let same = ours.iter().zip(theirs[0].chunks_exact(10)).filter(|(a, b)| argmax(&a[0]) == argmax(b)).count();
+        assert!(same as f64 >= 0.99 * split.len() as f64, "{precision:?}: {same} of {}", split.len());
+        if precision == Precision::Float {
+            let logits: Vec<f32> = ours.iter().flat_map(|o| o[0].clone()).collect();
+            assert!(largest_gap(&logits, &theirs[0]) <= 1e-4);
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_and_nothing_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("x.excon");
+    let refuse = |source: &Source, data: &Dataset, out: &Path, code: u8, words: &str| {
+        let error = convert(source, data, Target::Cpu, &options(out), &mut |_| ()).unwrap_err();
+        assert!(error.exit_code() == code && error.to_string().contains(words), "{error}");
+    };
+    let mut other = source();
+    other.labels.swap(0, 1);
+    refuse(&other, data(), &out, 65, "classes");
+    let mut other = source();
+    other.preprocess.size = 64;
+    refuse(&other, data(), &out, 65, "--image-size 64");
+    let empty = Dataset { validation: Split::default(), ..data().clone() };
+    refuse(&source(), &empty, &out, 65, "no validation pictures");
+    let one = Dataset { train: data().train.subset(&[0]), ..data().clone() };
+    refuse(&source(), &one, &out, 65, "two at least");
+    refuse(&source(), data(), &folder.path().join("x.bin"), 64, ".excon or .onnx");
+    refuse(&source(), data(), &folder.path().join("missing/x.onnx"), 73, "missing");
+    refuse(&source(), data(), &folder.path().join("missing/x.excon"), 73, "missing");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    assert!(matches!("jetson".parse::<Target>(), Err(Error::Setting { .. })));
+}
+
+#[test]
+fn other_pictures_than_trained_on_are_noted() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = Dataset { digest: "1".repeat(64), ..data().clone() };
+    let options = options(&folder.path().join("x.onnx"));
+    let done = convert(&source(), &other, Target::Cpu, &options, &mut |_| ()).unwrap();
+    assert!(done.report.notes[0].contains("not the ones"), "{:?}", done.report.notes);
+}

@@ -1,0 +1,11 @@
+//! The converter against the independent vectors, on the ResNet-8 of `tests/fixtures/network`.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+mod convert;
+mod export;
+mod fold;
+mod quantize;
+mod range;
+mod run;

@@ -1,0 +1,175 @@
+//! Quantized numbers against the vectors, the rules of the file, and int8 against float.
+
+use crate::common::*;
+use excon_convert::fold::Folded;
+use excon_convert::onnx::{decode, encode, pb};
+use excon_convert::probe::Probe;
+use excon_convert::quantize::{check, dequantize, int8, quantize, quantize_weight};
+use excon_convert::range::{Method, Observed};
+use excon_convert::{Error, export, select};
+
+const DATA: &str = "quantization/data.safetensors";
+
+#[test]
+fn weights_equal_the_vectors() {
+    let (bytes, scales) = quantize_weight(&floats(DATA, "weight.f32"), 32);
+    assert_eq!(scales, floats(DATA, "weight.scale_per_channel"));
+    let expected = integers(DATA, "weight.s8");
+    assert_eq!(bytes.iter().map(|&b| i64::from(b)).collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn quantize_and_dequantize_equal_the_vectors() {
+    let x = floats(DATA, "qdq.x");
+    for (kind, zero, low, high) in [
+        ("u8", 0, 0, 255),
+        ("u8", 128, 0, 255),
+        ("u8", 255, 0, 255),
+        ("s8", 0, -128, 127),
+        ("s8", -128, -128, 127),
+        ("s8", 5, -128, 127),
+    ] {
+        let name = format!("qdq.scale0.5.{kind}.zp{zero}");
+        let q: Vec<i32> = x.iter().map(|&v| quantize(v, 0.5, zero, low, high)).collect();
+        let expected: Vec<i32> = match kind {
+            "u8" => bytes(DATA, &format!("{name}.q")).iter().map(|&b| i32::from(b)).collect(),
+            _ => integers(DATA, &format!("{name}.q")).iter().map(|&b| b as i32).collect(),
+        };
+        assert_eq!(q, expected, "{name}");
+        let dq: Vec<f32> = q.iter().map(|&q| dequantize(q, 0.5, zero)).collect();
+        assert_eq!(dq, floats(DATA, &format!("{name}.dq")), "{name}");
+    }
+}
+
+fn quantized(network: &Folded, images: &[f32], method: Method) -> pb::ModelProto {
+    let observed = Observed::new(network, images).unwrap();
+    decode(&encode(&int8(network, &observed.scales(network, method), &labels()).unwrap())).unwrap()
+}
+
+fn unusual_network() -> (Folded, Vec<f32>) {
+    let network = Folded::new(&unusual(), &random_weights(&unusual(), 9), 32).unwrap();
+    (network, pictures())
+}
+
+#[test]
+fn built_models_keep_the_rules() {
+    check(&quantized(&folded(), &pictures(), Method::MinMax)).unwrap();
+    let (network, images) = unusual_network();
+    check(&quantized(&network, &images, Method::MinMax)).unwrap();
+}
+
+/// Each way to break a rule must be noticed.
+#[test]
+fn broken_rules_are_found() {
+    type Break = fn(&mut pb::GraphProto);
+    fn node<'a>(g: &'a mut pb::GraphProto, name: &str) -> &'a mut pb::NodeProto {
+        g.node.iter_mut().find(|n| n.name == name).unwrap()
+    }
+    fn tensor<'a>(g: &'a mut pb::GraphProto, name: &str) -> &'a mut pb::TensorProto {
+        g.initializer.iter_mut().find(|t| t.name == name).unwrap()
+    }
+    let cases: [(&str, Break); 14] = [
+        ("float input of a convolution", |g| node(g, "stage1.conv1").input[0] = "stem_conv.float".into()),
+        ("float input of a sum", |g| node(g, "stage1.add").input[1] = "stem_conv.float".into()),
+        ("unquantized network input", |g| node(g, "stem_conv").input[0] = "input".into()),
+        ("pool on the float map", |g| node(g, "pool").input[0] = "stage3.add.float".into()),
+        ("relu behind a pair", |g| node(g, "stem_relu").input[0] = "stage1.conv1.output".into()),
+        ("unsigned zero point", |g| tensor(g, "zero_point").data_type = pb::tensor_proto::DataType::Uint8 as i32),
+        ("zero point not 0", |g| tensor(g, "zero_point").raw_data = vec![1]),
+        ("scale 0", |g| tensor(g, "stem_conv.scale").raw_data = vec![0; 4]),
+        ("negative scale", |g| tensor(g, "stem_conv.scale").raw_data = (-1.0f32).to_le_bytes().into()),
+        ("weight -128", |g| tensor(g, "stem_conv.weight_quantized").raw_data[3] = 0x80),
+        ("axis 1", |g| node(g, "stem_conv.weight_dequantize").attribute[0].i = 1),
+        ("per-channel activation", |g| tensor(g, "stem_conv.scale").dims = vec![1]),
+        ("scales of a pair differ", |g| node(g, "stem_conv.dequantize").input[1] = "input.scale".into()),
+        ("missing bias", |g| node(g, "stem_conv").input.truncate(2)),
+    ];
+    let good = quantized(&folded(), &pictures(), Method::MinMax);
+    for (name, damage) in cases {
+        let mut model = good.clone();
+        damage(model.graph.as_mut().unwrap());
+        assert!(matches!(check(&model), Err(Error::Rule { .. })), "not found: {name}");
+    }
+}
+
+#[test]
+fn int8_decides_as_float_does() {
+    let (network, images) = (folded(), pictures());
+    let int8 = Probe::new(&quantized(&network, &images, Method::MinMax), network.input_shape()).unwrap();
+    let int8: Vec<Vec<f32>> = int8.run_all(&images, |mut o| o.swap_remove(0)).unwrap();
+    let float = floats("network/eval_forward.safetensors", "logits");
+    for (i, (q, f)) in int8.iter().zip(float.chunks_exact(10)).enumerate() {
+        // A picture whose two best classes are closer than int8 can tell apart decides nothing.
+        let mut sorted = f.to_vec();
+        sorted.sort_by(|a, b| b.total_cmp(a));
+        let error = largest_gap(q, f);
+        assert!(argmax(q) == argmax(f) || sorted[0] - sorted[1] < 2.0 * error, "picture {i}");
+        assert!(error < 0.15 * (sorted[0] - sorted[9]), "picture {i}: {error} of {}", sorted[0] - sorted[9]);
+    }
+    let agree = int8.iter().zip(float.chunks_exact(10)).filter(|(q, f)| argmax(q) == argmax(f)).count();
+    assert!(agree >= 11, "{agree} of 12");
+}
+
+/// The exact class-activation map rests on this: what `features` says is what the classifier read.
+#[test]
+fn features_are_what_the_pool_reads() {
+    for (network, images) in [(folded(), pictures()), unusual_network()] {
+        let model = quantized(&network, &images, Method::Mse);
+        let outputs = Probe::new(&model, network.input_shape()).unwrap().run_all(&images, |o| o).unwrap();
+        let head = network.head();
+        for o in outputs {
+            let area = o[1].len() / head.channels;
+            for class in 0..head.classes {
+                let row = &head.weight[class * head.channels..][..head.channels];
+                let mean = |k: usize| o[1][k * area..][..area].iter().map(|&v| f64::from(v)).sum::<f64>() / area as f64;
+                let logit =
+                    (0..head.channels).map(|k| f64::from(row[k]) * mean(k)).sum::<f64>() + f64::from(head.bias[class]);
+                let gap = (logit - f64::from(o[0][class])).abs();
+                assert!(gap <= 1e-4 * (1.0 + logit.abs()), "{gap}");
+            }
+        }
+    }
+}
+
+#[test]
+fn checker_and_onnx_runtime_accept_int8() {
+    for (network, images) in [(folded(), pictures()), unusual_network()] {
+        let model = quantized(&network, &images, Method::MinMax);
+        let Some(theirs) = onnx_runtime(&model, network.input_shape(), &images) else { return };
+        let ours = Probe::new(&model, network.input_shape()).unwrap().run_all(&images, |o| o).unwrap();
+        let classes = network.classes();
+        let agree =
+            ours.iter().zip(theirs[0].chunks_exact(classes)).filter(|(a, b)| argmax(&a[0]) == argmax(b)).count();
+        assert_eq!(agree, ours.len(), "{}: top-1", network.name);
+        let gap =
+            ours.iter().zip(theirs[0].chunks_exact(classes)).map(|(a, b)| largest_gap(&a[0], b)).fold(0.0, f32::max);
+        eprintln!("{}: int8 logits, tract against ONNX Runtime: largest gap {gap}", network.name);
+    }
+}
+
+#[test]
+fn the_measured_best_rule_wins() {
+    let (network, images) = (folded(), pictures());
+    let observed = Observed::new(&network, &images[..6 * ONE]).unwrap();
+    let classes: Vec<usize> = integers("network/batch.safetensors", "label")[6..].iter().map(|&l| l as usize).collect();
+    let selection = select::select(&network, &observed, &labels(), &images[6 * ONE..], &classes).unwrap();
+    assert_eq!(selection.trials.len(), Method::ALL.len());
+    let winner = selection.trials.iter().find(|t| t.method == selection.method).unwrap();
+    assert!(selection.trials.iter().all(|t| t.logit_error >= winner.logit_error));
+    assert_eq!(winner.pictures, 6);
+    assert!(selection.trials.iter().any(|t| t.logit_error > winner.logit_error), "rules must differ here");
+    let again = int8(&network, &observed.scales(&network, selection.method), &labels()).unwrap();
+    assert_eq!(encode(&again), encode(&selection.model));
+}
+
+#[test]
+fn a_network_that_computes_no_numbers_is_refused() {
+    let mut network = folded();
+    if let excon_convert::fold::LayerOp::Conv { bias, .. } = &mut network.layers[1].op {
+        bias[0] = f32::INFINITY;
+    }
+    let error = Observed::new(&network, &pictures()).unwrap_err();
+    assert!(matches!(&error, Error::Network { .. }), "{error}");
+    assert!(Observed::new(&folded(), &[]).is_err());
+    assert!(export::maps(&network).len() > 5);
+}

@@ -1,0 +1,66 @@
+//! `acknowledge`: someone has looked. The alarm ends, the evidence starts from zero, the counters stay.
+
+use super::output::{GOOD, Output, paint};
+use super::session::{Overrides, Session};
+use super::watch::named;
+use super::{Failure, Verdict};
+use excon_edge::Error;
+use excon_edge::bundle::Bundle;
+use serde::Serialize;
+use std::path::PathBuf;
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "With --accept the frames seen since the alarm become the new reference: do that when the change
+is here to stay, and mind that shift which is in them will not be seen again.
+
+Example:
+  excon-edge acknowledge trashnet.excon --state /var/lib/excon"
+)]
+pub struct Acknowledge {
+    /// The bundle: a `.excon` file or a folder with its members
+    #[arg(value_name = "FILE.excon")]
+    bundle: PathBuf,
+    /// Folder in which `watch` keeps its monitor
+    #[arg(long, value_name = "DIR", env = "EXCON_STATE")]
+    state: PathBuf,
+    /// Take what was seen since the alarm as the new reference
+    #[arg(long)]
+    accept: bool,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    schema: &'static str,
+    acknowledged: Option<String>,
+    accepted: bool,
+    promise: &'a str,
+}
+
+pub fn run(settings: &Acknowledge, output: &mut Output) -> Result<Verdict, Failure> {
+    let bundle = Bundle::open(&settings.bundle)?;
+    let engine = bundle.manifest.calibration.engine.clone();
+    let mut session = Session::open(&bundle, &engine, Some(&settings.state), Overrides::default())?;
+    if !session.is_saved() {
+        let reason = "there is no saved monitor here; give the folder that `watch --state` was given".into();
+        return Err(Error::State { path: settings.state.clone(), reason }.into());
+    }
+    let alarm = session.monitor.alarm().map(named);
+    if alarm.is_some() {
+        session.monitor.acknowledge(settings.accept)?;
+        session.save()?;
+    }
+    let sentence = session.promise(true).sentence;
+    output.json(&Line {
+        schema: "excon.acknowledge/1",
+        acknowledged: alarm.clone(),
+        accepted: settings.accept && alarm.is_some(),
+        promise: &sentence,
+    })?;
+    match alarm {
+        Some(alarm) => output.text(format_args!("{} {alarm}", paint(GOOD, "acknowledged:")))?,
+        None => output.text("no alarm stands; nothing was changed")?,
+    }
+    output.text(sentence)?;
+    Ok(Verdict::Done)
+}

@@ -1,0 +1,181 @@
+//! `bench`: how long one picture takes here, how many a second, how much memory, and what to make of it.
+
+use super::output::{BOLD, Output, paint};
+use super::{Failure, Verdict};
+use excon_edge::Result;
+use excon_edge::bundle::Bundle;
+use excon_edge::image::Picture;
+use excon_edge::kernel;
+use excon_edge::predictor::Predictor;
+use serde::Serialize;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Size of the camera picture that the whole path starts from.
+const CAMERA: (usize, usize) = (640, 480);
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  excon-edge bench trashnet.excon --seconds 5 --format json")]
+pub struct Bench {
+    /// The bundle: a `.excon` file or a folder with its members
+    #[arg(value_name = "FILE.excon")]
+    bundle: PathBuf,
+    /// Time for each of the three measurements
+    #[arg(long, value_name = "S", default_value_t = 2.0, value_parser = seconds)]
+    seconds: f64,
+}
+
+fn seconds(text: &str) -> std::result::Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| "give a number of seconds".to_string())?;
+    if (0.01..=600.0).contains(&value) { Ok(value) } else { Err("give 0.01 to 600 seconds".into()) }
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    schema: &'static str,
+    engine: &'a str,
+    isa: &'static str,
+    threads: usize,
+    /// One picture through the engine, one thread.
+    engine_latency: Latency,
+    /// Camera picture to prediction, map and scores.
+    whole_latency: Latency,
+    /// Batches over all threads, engine only.
+    pictures_per_second: f64,
+    memory: Option<Memory>,
+    advice: String,
+}
+
+/// Microseconds.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Latency {
+    runs: usize,
+    p50: f64,
+    p90: f64,
+    p99: f64,
+}
+
+/// Bytes of this process.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Memory {
+    resident: u64,
+    peak: u64,
+}
+
+pub fn run(settings: &Bench, output: &mut Output) -> std::result::Result<Verdict, Failure> {
+    let bundle = Bundle::open(&settings.bundle)?;
+    let predictor = Predictor::from_bundle(&bundle)?;
+    let engine = predictor.engine();
+    let time = Duration::from_secs_f64(settings.seconds);
+    let one: usize = engine.shapes().input.iter().product();
+    let input = &bundle.golden.inputs[..one];
+    let camera = camera_picture();
+
+    let engine_latency = measure(time, || engine.run(input).map(drop))?;
+    let whole_latency = measure(time, || {
+        let small = predictor.resize(&camera);
+        let prediction = predictor.predict(&small)?;
+        predictor.scores(&small, &prediction, false).map(drop)
+    })?;
+    let threads = rayon::current_num_threads();
+    let batch: Vec<f32> = input.iter().copied().cycle().take(one * 16 * threads).collect();
+    let batches = measure(time, || engine.run(&batch).map(drop))?;
+    let pictures_per_second = (16 * threads) as f64 / (batches.p50 * 1e-6);
+
+    let line = Line {
+        schema: "excon.bench/1",
+        engine: engine.name(),
+        isa: kernel::active().name(),
+        threads,
+        engine_latency,
+        whole_latency,
+        pictures_per_second,
+        memory: memory(),
+        advice: advice(engine_latency, whole_latency),
+    };
+    if output.human() {
+        print(output, &bundle, &line)?;
+    }
+    output.json(&line)?;
+    Ok(Verdict::Done)
+}
+
+fn print(output: &mut Output, bundle: &Bundle, line: &Line) -> std::io::Result<()> {
+    let manifest = &bundle.manifest;
+    output.text(format_args!("{} version {}", paint(BOLD, &manifest.name), manifest.version))?;
+    output.text(format_args!("engine {}, instruction set {}, {} threads", line.engine, line.isa, line.threads))?;
+    output.text(format_args!(
+        "{:<34}  {:>10}  {:>10}  {:>10}  {:>7}",
+        "one picture, one thread", "p50", "p90", "p99", "runs"
+    ))?;
+    let (width, height) = CAMERA;
+    let whole = format!("  {width}×{height} picture to scores");
+    for (name, latency) in [("  engine alone", line.engine_latency), (whole.as_str(), line.whole_latency)] {
+        let cell = |v: f64| format!("{:.3} ms", v / 1_000.0);
+        let (p50, p90, p99) = (cell(latency.p50), cell(latency.p90), cell(latency.p99));
+        output.text(format_args!("{name:<34}  {p50:>10}  {p90:>10}  {p99:>10}  {:>7}", latency.runs))?;
+    }
+    output.text(format_args!("all threads, engine alone           {:.0} pictures/s", line.pictures_per_second))?;
+    if let Some(memory) = line.memory {
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        output.text(format_args!(
+            "memory                              {:.1} MiB, {:.1} MiB at the peak",
+            mib(memory.resident),
+            mib(memory.peak)
+        ))?;
+    }
+    output.text(&line.advice)
+}
+
+/// Runs for a tenth of the time unmeasured, then for the time.
+fn measure(time: Duration, mut work: impl FnMut() -> Result<()>) -> Result<Latency> {
+    let warm_up = Instant::now();
+    while warm_up.elapsed() < time / 10 {
+        work()?;
+    }
+    let mut micros = Vec::new();
+    let begun = Instant::now();
+    while begun.elapsed() < time || micros.len() < 10 {
+        let start = Instant::now();
+        work()?;
+        micros.push(start.elapsed().as_secs_f64() * 1e6);
+    }
+    micros.sort_by(f64::total_cmp);
+    let at = |share: f64| micros[((micros.len() - 1) as f64 * share).round() as usize];
+    Ok(Latency { runs: micros.len(), p50: at(0.5), p90: at(0.9), p99: at(0.99) })
+}
+
+fn advice(engine: Latency, whole: Latency) -> String {
+    let spread = whole.p99 / whole.p50;
+    let rate = 1e6 / whole.p99;
+    let mut text = format!("One core keeps up with {rate:.0} camera pictures a second, 99 times in 100.");
+    if spread > 3.0 {
+        text += &format!(
+            " The slowest take {spread:.0} times the median: other work disturbs this machine; give the watch a core of \
+             its own before trusting these figures."
+        );
+    } else if engine.p50 < 0.5 * whole.p50 {
+        text +=
+            " Most of it is resizing and scoring, not the network: a camera that delivers smaller pictures helps most.";
+    } else {
+        text += " Most of it is the network: a smaller one, or another engine, helps most.";
+    }
+    text
+}
+
+/// A picture like a camera's: a gradient with some texture.
+fn camera_picture() -> Picture {
+    let (width, height) = CAMERA;
+    let value = |i: usize| ((i / 3 % width) / 4 + (i / 3 / width) / 4 + i * 7 % 31) as u8;
+    Picture { width, height, rgb: (0..width * height * 3).map(value).collect() }
+}
+
+/// What the kernel says about this process; nothing where it does not say.
+fn memory() -> Option<Memory> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let field = |name: &str| -> Option<u64> {
+        let line = status.lines().find(|l| l.starts_with(name))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib << 10)
+    };
+    Some(Memory { resident: field("VmRSS:")?, peak: field("VmHWM:")? })
+}

@@ -1,0 +1,142 @@
+//! The subcommands: validated settings in, a verdict out. Only this module and those below it print.
+//!
+//! Data goes to stdout, everything about progress and trouble to stderr. Exit codes: 0 done, 1 a check said no,
+//! 64 usage, 65 bad input or bundle, 70 internal, 73 cannot write.
+
+mod acknowledge;
+mod bench;
+mod output;
+mod predict;
+mod session;
+mod status;
+mod watch;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use output::{Format, Output};
+use std::ffi::OsString;
+use std::io;
+
+const USAGE: u8 = 64;
+const CANNOT_WRITE: u8 = 73;
+
+/// Predict, explain and watch with one sealed bundle.
+#[derive(Debug, Parser)]
+#[command(name = "excon-edge", version, propagate_version = true, max_term_width = 110)]
+#[command(after_help = "Examples:
+  excon-edge predict trashnet.excon photo.jpg --explain maps
+  excon-edge watch trashnet.excon camera/ --state /var/lib/excon
+  excon-edge status trashnet.excon --state /var/lib/excon
+
+Exit codes: 0 done, 1 a check said no (an alarm stands), 64 usage, 65 bad input or bundle, 70 internal, 73 cannot write")]
+struct Cli {
+    /// How results are written to stdout: for people, or one JSON object a line.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Human, env = "EXCON_FORMAT")]
+    format: Format,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Label pictures, with calibrated probabilities and the reason as a saliency map
+    Predict(predict::Predict),
+    /// Watch a folder of frames in order of name for a shift, and ring when there is one
+    Watch(watch::Watch),
+    /// Measure latency, throughput and memory of a bundle on this machine
+    Bench(bench::Bench),
+    /// Show what a bundle holds, the monitor's state, and what is promised under which conditions
+    Status(status::Status),
+    /// Answer the alarm that stands: the evidence starts from zero again
+    Acknowledge(acknowledge::Acknowledge),
+    /// Write a completion script for a shell to stdout
+    #[command(after_help = "Example:\n  excon-edge completions bash > /etc/bash_completion.d/excon-edge")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// How a command ended that did what it was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// Done, and nothing stands against it.
+    Done,
+    /// A check said no.
+    No,
+    /// Done, but for input that could not be used; told on stderr.
+    BadInput,
+}
+
+/// Why a command did not do what it was asked.
+#[derive(Debug)]
+enum Failure {
+    /// The library refused.
+    Library(excon_edge::Error),
+    /// Stdout could not be written.
+    Output(io::Error),
+}
+
+impl From<excon_edge::Error> for Failure {
+    fn from(error: excon_edge::Error) -> Self {
+        Self::Library(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+/// Runs the command line and returns the exit code.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way too, on stdout. A closed pipe is no one's trouble.
+            let _ = error.print();
+            return if error.use_stderr() { USAGE } else { 0 };
+        }
+    };
+    let mut output = Output::new(cli.format);
+    let result = match cli.command {
+        Command::Predict(settings) => predict::run(&settings, &mut output),
+        Command::Watch(settings) => watch::run(&settings, &mut output),
+        Command::Bench(settings) => bench::run(&settings, &mut output),
+        Command::Status(settings) => status::run(&settings, &mut output),
+        Command::Acknowledge(settings) => acknowledge::run(&settings, &mut output),
+        Command::Completions { shell } => completions(shell),
+    };
+    match result {
+        Ok(Verdict::Done) => 0,
+        Ok(Verdict::No) => 1,
+        Ok(Verdict::BadInput) => 65,
+        Err(Failure::Library(error)) => {
+            output::trouble(&error);
+            error.exit_code()
+        }
+        // The reader has seen enough, as `head` does.
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+        Err(Failure::Output(error)) => {
+            output::trouble(&format_args!("cannot write to stdout: {error}"));
+            CANNOT_WRITE
+        }
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<Verdict, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "excon-edge", &mut script);
+    io::Write::write_all(&mut io::stdout(), &script)?;
+    Ok(Verdict::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

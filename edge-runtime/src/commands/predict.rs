@@ -1,0 +1,163 @@
+//! `predict`: labels, calibrated probabilities, prediction sets, and the reason as a picture.
+
+use super::output::{self, BOLD, Output, paint, percent};
+use super::{Failure, Verdict};
+use ::image::ImageEncoder as _;
+use excon_edge::bundle::Bundle;
+use excon_edge::image::{self, Picture};
+use excon_edge::predictor::{Prediction, Predictor};
+use excon_edge::{Error, page};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Side of a written overlay, pixels, at least.
+const VIEWABLE: usize = 448;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  excon-edge predict trashnet.excon photo.jpg
+  excon-edge predict trashnet.excon *.jpg --explain maps --format json")]
+pub struct Predict {
+    /// The bundle: a `.excon` file or a folder with its members
+    #[arg(value_name = "FILE.excon")]
+    bundle: PathBuf,
+    /// JPEG or PNG pictures of any size
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<PathBuf>,
+    /// Also write what speaks for each label, as a PNG over the picture, into this folder
+    #[arg(long, value_name = "DIR")]
+    explain: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    schema: &'static str,
+    picture: String,
+    label: &'a str,
+    class: usize,
+    confidence: f64,
+    probabilities: BTreeMap<&'a str, f64>,
+    prediction_set: Option<Vec<&'a str>>,
+    coverage: Option<f64>,
+    completeness: f64,
+    explanation: Option<String>,
+}
+
+pub fn run(settings: &Predict, output: &mut Output) -> Result<Verdict, Failure> {
+    let bundle = Bundle::open(&settings.bundle)?;
+    let predictor = Predictor::from_bundle(&bundle)?;
+    let mut overlays = settings.explain.as_deref().map(Overlays::open).transpose()?;
+    let width = settings.images.iter().map(|p| p.display().to_string().chars().count()).max().unwrap_or(0);
+    let mut verdict = Verdict::Done;
+    for path in &settings.images {
+        let picture = match image::read(path) {
+            Ok(picture) => predictor.resize(&picture),
+            Err(error) => {
+                output::trouble(&error);
+                verdict = Verdict::BadInput;
+                continue;
+            }
+        };
+        let prediction = predictor.predict(&picture)?;
+        prediction.verify(predictor.engine().name())?;
+        let written = match &mut overlays {
+            Some(overlays) => Some(overlays.write(path, &picture, &prediction)?),
+            None => None,
+        };
+        output.text(sentence(path, width, &prediction, &bundle))?;
+        if let Some(written) = &written {
+            output.text(format_args!("{:width$}  why: {}", "", written.display()))?;
+        }
+        output.json(&line(path, &prediction, &bundle, written.as_deref()))?;
+    }
+    Ok(verdict)
+}
+
+/// `photo.jpg  glass  93.1 %   plastic 4.0 %, metal 1.2 %   90 % set: glass, plastic`.
+fn sentence(path: &Path, width: usize, prediction: &Prediction, bundle: &Bundle) -> String {
+    let labels = &bundle.manifest.labels;
+    let longest = labels.iter().map(|l| l.chars().count()).max().unwrap_or(0);
+    let mut order: Vec<usize> = (0..labels.len()).filter(|&k| k != prediction.class).collect();
+    order.sort_by(|&a, &b| prediction.probabilities[b].total_cmp(&prediction.probabilities[a]));
+    let others = order.iter().take(2).map(|&k| format!("{} {}", labels[k], percent(prediction.probabilities[k])));
+    let others: Vec<String> = others.collect();
+    let label = paint(BOLD, format_args!("{:<longest$}", prediction.label));
+    let name = path.display().to_string();
+    let mut text = format!("{name:<width$}  {label}  {:>7}   {}", percent(prediction.confidence), others.join(", "));
+    if let (Some(set), Some(conformal)) = (&prediction.prediction_set, &bundle.manifest.calibration.conformal) {
+        let names: Vec<&str> = set.iter().map(|&k| labels[k].as_str()).collect();
+        text += &format!("   {:.0} % set: {}", 100.0 * (1.0 - conformal.alpha), names.join(", "));
+    }
+    text
+}
+
+fn line<'a>(path: &Path, prediction: &'a Prediction, bundle: &'a Bundle, written: Option<&Path>) -> Line<'a> {
+    let labels = &bundle.manifest.labels;
+    let names = |set: &Vec<usize>| set.iter().map(|&k| labels[k].as_str()).collect();
+    Line {
+        schema: "excon.prediction/1",
+        picture: path.display().to_string(),
+        label: &prediction.label,
+        class: prediction.class,
+        confidence: prediction.confidence,
+        probabilities: labels.iter().map(String::as_str).zip(prediction.probabilities.iter().copied()).collect(),
+        prediction_set: prediction.prediction_set.as_ref().map(names),
+        coverage: bundle.manifest.calibration.conformal.as_ref().map(|c| 1.0 - c.alpha),
+        completeness: prediction.completeness,
+        explanation: written.map(|p| p.display().to_string()),
+    }
+}
+
+/// The folder of saliency pictures.
+struct Overlays<'a> {
+    folder: &'a Path,
+    taken: BTreeSet<String>,
+}
+
+impl<'a> Overlays<'a> {
+    fn open(folder: &'a Path) -> excon_edge::Result<Self> {
+        std::fs::create_dir_all(folder).map_err(|source| Error::Write { path: folder.into(), source })?;
+        Ok(Self { folder, taken: BTreeSet::new() })
+    }
+
+    /// Writes one overlay, named after its picture; two pictures of one name get a number.
+    fn write(&mut self, source: &Path, picture: &Picture, prediction: &Prediction) -> excon_edge::Result<PathBuf> {
+        let stem = source.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let numbered = (2..).map(|n| format!("{stem}-{n}"));
+        let name = std::iter::once(stem.clone()).chain(numbered).find(|n| !self.taken.contains(n)).unwrap_or(stem);
+        let path = self.folder.join(format!("{name}.saliency.png"));
+        self.taken.insert(name);
+        let (_, overlay) = page::overlay(&enlarged(picture), &prediction.cam);
+        let bytes = png(&overlay);
+        let write = || -> std::io::Result<()> {
+            let mut file = tempfile::NamedTempFile::new_in(self.folder)?;
+            file.write_all(&bytes.map_err(std::io::Error::other)?)?;
+            file.persist(&path).map_err(|e| e.error)?;
+            Ok(())
+        };
+        write().map_err(|source| Error::Write { path: path.clone(), source })?;
+        Ok(path)
+    }
+}
+
+fn png(picture: &Picture) -> ::image::ImageResult<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let (width, height) = (picture.width as u32, picture.height as u32);
+    let encoder = ::image::codecs::png::PngEncoder::new(&mut bytes);
+    encoder.write_image(&picture.rgb, width, height, ::image::ExtendedColorType::Rgb8)?;
+    Ok(bytes)
+}
+
+/// The picture by a whole factor, each pixel a block: what the network saw, at a size people can look at.
+fn enlarged(picture: &Picture) -> Picture {
+    let factor = VIEWABLE.div_ceil(picture.width.max(1));
+    let mut rgb = Vec::with_capacity(picture.rgb.len() * factor * factor);
+    for row in picture.rgb.chunks_exact(3 * picture.width) {
+        let wide: Vec<u8> =
+            row.chunks_exact(3).flat_map(|p| std::iter::repeat_n(p, factor).flatten().copied()).collect();
+        (0..factor).for_each(|_| rgb.extend_from_slice(&wide));
+    }
+    Picture { width: picture.width * factor, height: picture.height * factor, rgb }
+}

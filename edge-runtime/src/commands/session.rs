@@ -1,0 +1,194 @@
+//! What `watch` keeps between two runs, in one file: the monitor, where it stopped, and what it was told.
+//!
+//! `DIR/watch.state` is `excon.watch-state/1 SHA-256`, a line of JSON, then the monitor's own bytes. It is written
+//! beside and renamed, so that a power cut leaves the state before or the state after. Cursor and counters are one
+//! file, so no frame is ever counted twice.
+
+use excon_edge::bundle::Bundle;
+use excon_edge::shift::{Contract, Monitor, Promise};
+use excon_edge::{Error, Result};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+const SCHEMA: &str = "excon.watch-state/1";
+const FILE: &str = "watch.state";
+/// Far above any state, below what would trouble a board.
+const LARGEST: u64 = 80 << 20;
+
+/// What `watch` was told and where it stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct About {
+    /// N of the contract.
+    pub mean_time: f64,
+    /// One effective frame in so many is also run masked.
+    pub masked_every: usize,
+    /// The stream was declared independent.
+    pub independent: bool,
+    /// Folder watched last, and the last name seen in it.
+    pub folder: Option<String>,
+    /// Names up to this one are done.
+    pub last: Option<String>,
+    /// Frames that could not be read, so far.
+    pub unreadable: u64,
+    /// Frames with a sensor fault, so far.
+    pub faults: u64,
+}
+
+/// Flags that override what the bundle or the saved state says.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Overrides {
+    pub mean_time: Option<f64>,
+    pub masked_every: Option<usize>,
+    pub independent: bool,
+}
+
+/// A monitor with its memory.
+pub struct Session {
+    pub about: About,
+    pub monitor: Monitor,
+    path: Option<PathBuf>,
+    /// Engine that scores the frames, and the one the bundle's constants were fitted on.
+    engines: (String, String),
+}
+
+impl Session {
+    /// Continues from `folder/watch.state`, or starts afresh when there is none; without a folder nothing is kept.
+    ///
+    /// # Errors
+    /// [`Error::State`] when a state is there and cannot be used; [`Error::Data`] when N is not above 1.
+    pub fn open(bundle: &Bundle, engine: &str, folder: Option<&Path>, overrides: Overrides) -> Result<Self> {
+        let path = folder.map(|f| f.join(FILE));
+        let saved = path.as_deref().map(read).transpose()?.flatten();
+        let (mut about, monitor) = saved.unwrap_or_else(|| (fresh(bundle), Vec::new()));
+        about.mean_time = overrides.mean_time.unwrap_or(about.mean_time);
+        about.masked_every = overrides.masked_every.unwrap_or(about.masked_every);
+        about.independent |= overrides.independent;
+        let contract = Contract {
+            mean_time_between_false_alarms: about.mean_time,
+            masked_every: about.masked_every,
+            ..bundle.contract()
+        };
+        let reference = bundle.reference.clone();
+        let monitor = match &path {
+            Some(path) if !monitor.is_empty() => Monitor::from_bytes(path, &monitor, reference, contract)?,
+            _ => Monitor::new(reference, contract)?,
+        };
+        let engines = (engine.to_string(), bundle.manifest.calibration.engine.clone());
+        Ok(Self { about, monitor, path, engines })
+    }
+
+    /// The monitor's promise, with what only the command knows: how the stream was declared and which engine runs.
+    /// Before there is a stream, its declaration is a condition; for a stream that was not declared, a reason against.
+    pub fn promise(&self, watched: bool) -> Promise {
+        let mut promise = self.monitor.promise();
+        let mut against = Vec::new();
+        if self.monitor.reference().independent() && !self.about.independent {
+            if watched {
+                against.push(
+                    "the reference holds independent pictures, the stream is not declared so (--independent)".into(),
+                );
+            } else {
+                promise.conditions.push("the stream must be declared independent too (`watch --independent`)".into());
+            }
+        }
+        if self.engines.0 != self.engines.1 {
+            against.push(format!("the constants were fitted on another engine ({})", self.engines.1));
+        }
+        if !against.is_empty() {
+            promise.guarantee = false;
+            promise.reasons.extend(against);
+            promise.sentence = format!("no guarantee: {}", promise.reasons.join("; "));
+        }
+        promise
+    }
+
+    /// Where the state is kept.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// Whether a state was saved before.
+    pub fn is_saved(&self) -> bool {
+        self.path.as_deref().is_some_and(Path::exists)
+    }
+
+    /// Saves, when there is a place to.
+    ///
+    /// # Errors
+    /// [`Error::Write`]; what was saved before is untouched.
+    pub fn save(&self) -> Result<()> {
+        let Some(path) = &self.path else { return Ok(()) };
+        let write = || -> io::Result<()> {
+            let mut body = serde_json::to_vec(&self.about).map_err(io::Error::other)?;
+            body.push(b'\n');
+            body.extend(self.monitor.to_bytes());
+            let folder = path.parent().unwrap_or(Path::new("."));
+            std::fs::create_dir_all(folder)?;
+            let mut file = tempfile::NamedTempFile::new_in(folder)?;
+            writeln!(file, "{SCHEMA} {}", digest(&body))?;
+            file.write_all(&body)?;
+            file.as_file().sync_all()?;
+            file.persist(path).map_err(|e| e.error)?;
+            // The rename itself must survive a power cut; where folders cannot be synced it is up to the system.
+            if let Ok(folder) = File::open(folder) {
+                let _ = folder.sync_all();
+            }
+            Ok(())
+        };
+        write().map_err(|source| Error::Write { path: path.clone(), source })
+    }
+}
+
+fn fresh(bundle: &Bundle) -> About {
+    About {
+        mean_time: bundle.manifest.shift.mean_time_between_false_alarms,
+        masked_every: bundle.manifest.shift.masked_every,
+        independent: false,
+        folder: None,
+        last: None,
+        unreadable: 0,
+        faults: 0,
+    }
+}
+
+/// The saved state and the monitor's bytes; none when there is no file.
+fn read(path: &Path) -> Result<Option<(About, Vec<u8>)>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(Error::Read { path: path.into(), source }),
+    };
+    let mut bytes = Vec::new();
+    file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(|source| Error::Read { path: path.into(), source })?;
+    parse(&bytes).map(Some).map_err(|reason| Error::State { path: path.into(), reason })
+}
+
+fn parse(bytes: &[u8]) -> std::result::Result<(About, Vec<u8>), String> {
+    if bytes.len() as u64 > LARGEST {
+        return Err("it is larger than any state".into());
+    }
+    let torn = || "it is torn or damaged".to_string();
+    let (first, body) = split_line(bytes).ok_or_else(torn)?;
+    let first = std::str::from_utf8(first).map_err(|_| torn())?;
+    match first.split_once(' ') {
+        Some((SCHEMA, sum)) if sum == digest(body) => {}
+        Some((SCHEMA, _)) => return Err(torn()),
+        _ => return Err(format!("its schema is not {SCHEMA}")),
+    }
+    let (about, monitor) = split_line(body).ok_or_else(torn)?;
+    let about: About = serde_json::from_slice(about).map_err(|e| e.to_string())?;
+    Ok((about, monitor.to_vec()))
+}
+
+fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = bytes.iter().position(|&b| b == b'\n')?;
+    Some((&bytes[..end], &bytes[end + 1..]))
+}
+
+fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}

@@ -1,0 +1,144 @@
+//! `status`: what the bundle holds, how the monitor stands, and what is promised under which conditions.
+
+use super::output::{BAD, BOLD, GOOD, Output, WATCH, paint, percent, power};
+use super::session::{Overrides, Session};
+use super::watch::named;
+use super::{Failure, Verdict};
+use excon_edge::bundle::{Bundle, Manifest, Precision};
+use excon_edge::predictor::Predictor;
+use excon_edge::shift::{Alarm, Promise};
+use serde::Serialize;
+use std::path::PathBuf;
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "The bundle is opened, verified and run on its golden inputs first. Exit code 1 while an alarm stands.
+
+Examples:
+  excon-edge status trashnet.excon
+  excon-edge status trashnet.excon --state /var/lib/excon --format json"
+)]
+pub struct Status {
+    /// The bundle: a `.excon` file or a folder with its members
+    #[arg(value_name = "FILE.excon")]
+    bundle: PathBuf,
+    /// Folder in which `watch` keeps its monitor
+    #[arg(long, value_name = "DIR", env = "EXCON_STATE")]
+    state: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    schema: &'static str,
+    digest: &'a str,
+    manifest: &'a Manifest,
+    engine: &'a str,
+    self_test: &'static str,
+    monitor: Option<MonitorState<'a>>,
+    promise: &'a Promise,
+}
+
+#[derive(Serialize)]
+struct MonitorState<'a> {
+    effective_frames: u64,
+    raw_frames: u64,
+    log_r: f64,
+    log_limit: f64,
+    alarm: Option<&'a Alarm>,
+    self_test_failures: u64,
+    unreadable: u64,
+    sensor_faults: u64,
+}
+
+pub fn run(settings: &Status, output: &mut Output) -> Result<Verdict, Failure> {
+    let bundle = Bundle::open(&settings.bundle)?;
+    let predictor = Predictor::from_bundle(&bundle)?;
+    let engine = predictor.engine().name();
+    let session = Session::open(&bundle, engine, settings.state.as_deref(), Overrides::default())?;
+    let (monitor, about) = (&session.monitor, &session.about);
+    let promise = session.promise(session.is_saved());
+    let saved = session.is_saved().then(|| MonitorState {
+        effective_frames: monitor.effective_frames(),
+        raw_frames: monitor.raw_frames(),
+        log_r: monitor.log_r(),
+        log_limit: about.mean_time.ln(),
+        alarm: monitor.alarm(),
+        self_test_failures: monitor.self_test_failures(),
+        unreadable: about.unreadable,
+        sensor_faults: about.faults,
+    });
+    if output.human() {
+        describe(output, &bundle, engine)?;
+        monitor_lines(output, saved.as_ref())?;
+        promise_lines(output, &promise)?;
+    }
+    let verdict = if monitor.alarm().is_some() { Verdict::No } else { Verdict::Done };
+    output.json(&Line {
+        schema: "excon.status/1",
+        digest: &bundle.digest,
+        manifest: &bundle.manifest,
+        engine,
+        self_test: "passed",
+        monitor: saved,
+        promise: &promise,
+    })?;
+    Ok(verdict)
+}
+
+fn describe(output: &mut Output, bundle: &Bundle, engine: &str) -> std::io::Result<()> {
+    let manifest = &bundle.manifest;
+    let calibration = &manifest.calibration;
+    let precision = match manifest.precision {
+        Precision::Float => "float",
+        Precision::Int8 => "int8, float head",
+    };
+    let [_, height, width] = manifest.network.input;
+    let provenance = &manifest.provenance;
+    let mut row = |name: &str, value: String| output.text(format_args!("{name:<12}  {value}"));
+    row("model", format!("{} version {}, for {}", paint(BOLD, &manifest.name), manifest.version, manifest.target))?;
+    row("digest", bundle.digest[..16].to_string())?;
+    row("network", format!("{}, {width}×{height} RGB, {precision}", provenance.network))?;
+    row("labels", manifest.labels.join(", "))?;
+    row("trained", format!("{} on {}, seed {}", provenance.recipe, provenance.data, provenance.seed))?;
+    row("sealed by", provenance.tool.clone())?;
+    row("engine", format!("{engine}; golden inputs and completeness {}", paint(GOOD, "passed")))?;
+    let fitted =
+        if calibration.engine == engine { String::new() } else { format!(", fitted on {}", calibration.engine) };
+    row("temperature", format!("{:.3} from {} pictures{fitted}", calibration.temperature, calibration.pictures))?;
+    if let Some(conformal) = &calibration.conformal {
+        let coverage = percent(1.0 - conformal.alpha);
+        row("sets", format!("cover the truth {coverage} of the time, from {} pictures", conformal.pictures))?;
+    }
+    for item in &manifest.budget {
+        let verdict = if item.met { paint(GOOD, "met") } else { paint(BAD, "not met") };
+        let (measured, allowed) = (item.measured, item.allowed);
+        row("budget", format!("{} {measured:.4} of {allowed:.4} on {} pictures: {verdict}", item.name, item.pictures))?;
+    }
+    for (name, file) in &manifest.files {
+        row("member", format!("{name}, {} bytes", file.size))?;
+    }
+    Ok(())
+}
+
+fn monitor_lines(output: &mut Output, saved: Option<&MonitorState>) -> std::io::Result<()> {
+    let Some(state) = saved else {
+        return output.text(format_args!("{:<12}  no saved state; `watch --state DIR` keeps one", "monitor"));
+    };
+    let word = match state.alarm {
+        Some(alarm) => paint(BAD, format_args!("shift since frame {}: {}", alarm.raw_frame, named(alarm))),
+        None if state.log_r >= 0.5 * state.log_limit => paint(WATCH, "watching"),
+        None => paint(GOOD, "healthy"),
+    };
+    output.text(format_args!("{:<12}  {word}", "monitor"))?;
+    let frames = format!("{} raw, {} effective", state.raw_frames, state.effective_frames);
+    output.text(format_args!("{:<12}  {frames}; {} unreadable", "frames", state.unreadable))?;
+    output.text(format_args!("{:<12}  {} of {}", "evidence", power(state.log_r), power(state.log_limit)))
+}
+
+fn promise_lines(output: &mut Output, promise: &Promise) -> std::io::Result<()> {
+    output.text(format_args!("{:<12}  {}", "promise", promise.sentence))?;
+    for condition in &promise.conditions {
+        output.text(format_args!("{:<12}  · {condition}", ""))?;
+    }
+    Ok(())
+}

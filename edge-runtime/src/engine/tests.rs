@@ -1,0 +1,191 @@
+//! One suite that every engine must pass, run on tract with a float and an int8 file; and what the gate refuses.
+#![allow(clippy::unwrap_used)]
+
+use super::tract::TractEngine;
+use super::*;
+use crate::tiny::{self, CHANNELS, CLASSES, MAP, SIZE};
+use tract_onnx::pb::{AttributeProto, GraphProto, StringStringEntryProto, attribute_proto::AttributeType};
+
+/// Reference answer, written plainly in f64; int8 rounds where the file does.
+fn reference(image: &[f32], int8: bool) -> (Vec<f64>, Vec<f64>) {
+    let quantize = |v: f64, scale: f64| (v / scale).round_ties_even().clamp(-128.0, 127.0) * scale;
+    let step = |values: &mut Vec<f64>, scale: f32| {
+        if int8 {
+            values.iter_mut().for_each(|v| *v = quantize(*v, f64::from(scale)));
+        }
+    };
+    let weights = |values: Vec<f32>, row: usize| -> Vec<f64> {
+        let rows = values.chunks(row).flat_map(|r| {
+            let scale = f64::from(r.iter().fold(0f32, |m, v| m.max(v.abs())) / 127.0);
+            r.iter().map(|&v| if int8 { quantize(f64::from(v), scale) } else { f64::from(v) }).collect::<Vec<_>>()
+        });
+        rows.collect()
+    };
+    let conv = |x: &[f64], side: usize, input: usize, w: &[f64], b: &[f32], stride: usize| -> Vec<f64> {
+        let out = side / stride;
+        let mut y = vec![0.0; CHANNELS * out * out];
+        for (i, value) in y.iter_mut().enumerate() {
+            let (o, r, c) = (i / (out * out), i / out % out, i % out);
+            *value = f64::from(b[o]);
+            for k in 0..input * 9 {
+                let (row, col) = (r * stride + k / 3 % 3, c * stride + k % 3);
+                if (1..=side).contains(&row) && (1..=side).contains(&col) {
+                    *value += w[o * input * 9 + k] * x[(k / 9 * side + row - 1) * side + col - 1];
+                }
+            }
+        }
+        y
+    };
+    let mut x: Vec<f64> = image.iter().map(|&v| f64::from(v)).collect();
+    step(&mut x, 1.0 / 127.0);
+    let w1 = weights(tiny::Noise(1).take(CHANNELS * 27), 27);
+    let mut a = conv(&x, SIZE, 3, &w1, &tiny::Noise(2).take(CHANNELS), 2);
+    a.iter_mut().for_each(|v| *v = v.max(0.0));
+    step(&mut a, 0.05);
+    let w2 = tiny::Noise(3).take(CHANNELS * CHANNELS * 9).iter().map(|v| 0.3 * v).collect();
+    let mut d = conv(&a, MAP, CHANNELS, &weights(w2, CHANNELS * 9), &tiny::Noise(4).take(CHANNELS), 1);
+    step(&mut d, 0.0813);
+    let mut features: Vec<f64> = d.iter().zip(&a).map(|(d, a)| (d + a).max(0.0)).collect();
+    step(&mut features, 0.0977);
+    let (weight, bias) = tiny::head();
+    let pooled: Vec<f64> = features.chunks(MAP * MAP).map(|c| c.iter().sum::<f64>() / c.len() as f64).collect();
+    let logit = |k: usize| -> f64 {
+        let row = &weight[k * CHANNELS..(k + 1) * CHANNELS];
+        f64::from(bias[k]) + row.iter().zip(&pooled).map(|(w, p)| f64::from(*w) * p).sum::<f64>()
+    };
+    ((0..CLASSES).map(logit).collect(), features)
+}
+
+/// The suite: what the trait promises, on any engine of the tiny network.
+fn suite(engine: &dyn Engine) {
+    let shapes = engine.shapes();
+    assert_eq!(shapes.input, [3, SIZE, SIZE]);
+    assert_eq!((shapes.classes, shapes.features), (CLASSES, [CHANNELS, MAP, MAP]));
+
+    let images = tiny::images(9);
+    let together = engine.run(&images).unwrap();
+    assert_eq!(together.logits.len(), 9 * CLASSES);
+    assert_eq!(together.features.len(), 9 * CHANNELS * MAP * MAP);
+    assert!(together.logits.iter().chain(&together.features).all(|v| v.is_finite()));
+    assert_eq!(together, engine.run(&images).unwrap(), "equal inputs give equal outputs");
+
+    let mut alone = Outputs { logits: vec![], features: vec![] };
+    for image in images.chunks(3 * SIZE * SIZE) {
+        let one = engine.run(image).unwrap();
+        alone.logits.extend(one.logits);
+        alone.features.extend(one.features);
+    }
+    assert_eq!(together, alone, "the batch size does not change an answer");
+
+    let (weight, bias) = tiny::head();
+    for (features, logits) in together.features.chunks(CHANNELS * MAP * MAP).zip(together.logits.chunks(CLASSES)) {
+        for k in 0..CLASSES {
+            let cam = |cell: usize| -> f64 {
+                let term = |c: usize| f64::from(weight[k * CHANNELS + c]) * f64::from(features[c * MAP * MAP + cell]);
+                (0..CHANNELS).map(term).sum()
+            };
+            let mean = (0..MAP * MAP).map(cam).sum::<f64>() / (MAP * MAP) as f64;
+            let logit = f64::from(logits[k]);
+            let residual = (mean + f64::from(bias[k]) - logit).abs();
+            assert!(residual <= 1e-4 * (1.0 + logit.abs()), "completeness: {residual}");
+        }
+    }
+
+    assert!(matches!(engine.run(&images[1..]), Err(crate::Error::Engine { .. })), "a wrong length is refused");
+    assert_eq!(engine.run(&[]).unwrap(), Outputs { logits: vec![], features: vec![] });
+}
+
+fn engine(int8: bool) -> TractEngine {
+    TractEngine::from_onnx(&tiny::network(int8).bytes(), "tiny").unwrap()
+}
+
+#[test]
+fn tract_passes_the_suite_in_float_and_int8() {
+    suite(&engine(false));
+    suite(&engine(true));
+}
+
+#[test]
+fn tract_computes_what_the_file_says() {
+    let images = tiny::images(16);
+    for int8 in [false, true] {
+        let outputs = engine(int8).run(&images).unwrap();
+        for (i, image) in images.chunks(3 * SIZE * SIZE).enumerate() {
+            let (logits, features) = reference(image, int8);
+            let got = &outputs.features[i * features.len()..(i + 1) * features.len()];
+            // A value that lies on a rounding border may fall to the next code, once in a while.
+            let off = got.iter().zip(&features).filter(|(g, f)| (f64::from(**g) - **f).abs() > 1e-4).count();
+            assert!(off <= if int8 { 2 } else { 0 }, "int8 {int8}, picture {i}: {off} features off");
+            let tolerance = if int8 { 0.05 } else { 1e-4 };
+            for (g, l) in outputs.logits[i * CLASSES..].iter().zip(&logits) {
+                assert!((f64::from(*g) - l).abs() <= tolerance * (1.0 + l.abs()), "int8 {int8}: {g} for {l}");
+            }
+        }
+    }
+}
+
+/// Expects a refusal whose message holds `words`.
+fn refused(bytes: &[u8], words: &str) {
+    match TractEngine::from_onnx(bytes, "hostile.onnx") {
+        Err(error @ crate::Error::Bundle { .. }) => {
+            assert!(error.to_string().contains(words), "expected `{words}` in: {error}");
+        }
+        other => panic!("expected a refusal with `{words}`, got {other:?}"),
+    }
+}
+
+#[test]
+fn what_is_not_a_plain_network_is_refused() {
+    let change = |edit: &dyn Fn(&mut tiny::Onnx)| {
+        let mut onnx = tiny::network(false);
+        edit(&mut onnx);
+        onnx.bytes()
+    };
+    refused(b"", "no operator set");
+    refused(b"\xff\xff\xff\xff\xff", "not an ONNX file");
+    refused(&change(&|o| o.graph().node[2].op_type = "Loop".into()), "operator Loop is not on the list");
+    refused(&change(&|o| o.graph().node[2].domain = "com.example".into()), "not on the list");
+    refused(&change(&|o| o.model.opset_import[0].version = 7), "operator set 7");
+    refused(&change(&|o| o.graph().output[0].name = "features2".into()), "`features` is missing");
+    refused(&change(&|o| o.graph().initializer[0].raw_data.truncate(5)), "5 bytes are stored");
+    refused(&change(&|o| o.graph().initializer[0].dims = vec![1 << 40, 1 << 40]), "shape is out of range");
+    refused(&change(&|o| o.graph().initializer[0].data_location = Some(1)), "external data");
+    refused(
+        &change(&|o| {
+            let place = StringStringEntryProto { key: "location".into(), value: "../secret".into() };
+            o.graph().initializer[0].external_data.push(place);
+        }),
+        "external data",
+    );
+    refused(&change(&|o| o.graph().node[1].attribute[2].ints = vec![1 << 30; 4]), "attribute pads");
+    refused(
+        &change(&|o| {
+            let nested = AttributeProto {
+                name: "body".into(),
+                r#type: AttributeType::Graph as i32,
+                g: Some(GraphProto::default()),
+                ..Default::default()
+            };
+            o.graph().node[1].attribute.push(nested);
+        }),
+        "holds a graph",
+    );
+    refused(&change(&|o| o.graph().output[0] = tiny::value("features", &[CHANNELS, MAP, MAP + 1])), "declared");
+    refused(&change(&|o| o.graph().node.truncate(3)), "");
+    refused(&change(&|o| o.graph().node[1].input[1] = "nowhere".into()), "");
+}
+
+#[test]
+fn damaged_files_never_panic() {
+    let bytes = tiny::network(true).bytes();
+    for cut in (0..bytes.len()).step_by(bytes.len() / 40) {
+        let _ = TractEngine::from_onnx(&bytes[..cut], "cut.onnx");
+    }
+    let mut noise = tiny::Noise(77);
+    for _ in 0..40 {
+        let mut copy = bytes.clone();
+        let at = ((noise.next() + 1.0) / 2.0 * bytes.len() as f32) as usize % bytes.len();
+        copy[at] ^= 1 << (at % 8);
+        let _ = TractEngine::from_onnx(&copy, "flipped.onnx");
+    }
+}

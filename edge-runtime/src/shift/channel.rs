@@ -1,0 +1,303 @@
+//! The table of channels: what is scored on every frame, its family, its tails and its share of the evidence.
+//!
+//! Names and order are stable: they stand in bundles, states, reports and metrics. Larger means more unusual for
+//! one-sided channels; two-sided channels are signed and bet on both tails, each with half the channel's weight.
+
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// What an alarm says has happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Family {
+    /// Confidence and embedding: the network is less sure, or lands elsewhere.
+    NetworkUnsure,
+    /// Pixel statistics: the pictures themselves are different.
+    InputChanged,
+    /// Saliency: the explanations no longer hold together.
+    ExplanationInconsistent,
+}
+
+impl Family {
+    /// Every family.
+    pub const ALL: [Self; 3] = [Self::NetworkUnsure, Self::InputChanged, Self::ExplanationInconsistent];
+
+    /// Words for people: `network unsure`, `input changed`, `explanation inconsistent`.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::NetworkUnsure => "network unsure",
+            Self::InputChanged => "input changed",
+            Self::ExplanationInconsistent => "explanation inconsistent",
+        }
+    }
+}
+
+/// Which tails of a score are unusual.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sides {
+    /// Only large values.
+    Upper,
+    /// Large and small values.
+    Both,
+}
+
+/// One score of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum Channel {
+    /// 1 − calibrated probability of the predicted class.
+    Confidence,
+    /// Cosine distance of the pooled embedding to its predicted class's mean.
+    Cosine,
+    /// Mean luma.
+    LumaMean,
+    /// ln(sd of luma + 1e-3).
+    LumaDeviation,
+    /// ln(median |Laplacian| + 2e-3).
+    LaplacianMedian,
+    /// ln(sd of Laplacian + 1e-3).
+    LaplacianDeviation,
+    /// ln(mean saturation + 1e-2).
+    Saturation,
+    /// ln(median |2×2 checker difference| + 2e-3).
+    CheckerMedian,
+    /// ln(sd of Laplacian / (sd of luma + 1e-3) + 1e-3).
+    LaplacianRatio,
+    /// Mean red − mean blue.
+    RedMinusBlue,
+    /// Mean luma beyond what the other six statistics predict.
+    LumaMeanResidual,
+    /// Luma deviation beyond what the other six predict.
+    LumaDeviationResidual,
+    /// Median |Laplacian| beyond what the other six predict.
+    LaplacianMedianResidual,
+    /// Laplacian deviation beyond what the other six predict.
+    LaplacianDeviationResidual,
+    /// Saturation beyond what the other six predict.
+    SaturationResidual,
+    /// Checker difference beyond what the other six predict.
+    CheckerMedianResidual,
+    /// Red − blue beyond what the other six predict.
+    RedMinusBlueResidual,
+    /// Entropy of the predicted class's activation map.
+    CamEntropy,
+    /// Concentration of the predicted class's activation map.
+    CamConcentration,
+    /// 1 − cosine of the pooled embeddings of the picture and of its masked copy.
+    MaskedCosine,
+    /// 1 − cosine of the projected embeddings of the picture and of its masked copy.
+    MaskedProjectionCosine,
+    /// 1 where the masked copy gets another label, else 0.
+    MaskedDisagreement,
+}
+
+impl Channel {
+    /// Number of channels.
+    pub const COUNT: usize = 22;
+
+    /// Every channel, in stable order; `ALL[c.index()] == c`.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Confidence,
+        Self::Cosine,
+        Self::LumaMean,
+        Self::LumaDeviation,
+        Self::LaplacianMedian,
+        Self::LaplacianDeviation,
+        Self::Saturation,
+        Self::CheckerMedian,
+        Self::LaplacianRatio,
+        Self::RedMinusBlue,
+        Self::LumaMeanResidual,
+        Self::LumaDeviationResidual,
+        Self::LaplacianMedianResidual,
+        Self::LaplacianDeviationResidual,
+        Self::SaturationResidual,
+        Self::CheckerMedianResidual,
+        Self::RedMinusBlueResidual,
+        Self::CamEntropy,
+        Self::CamConcentration,
+        Self::MaskedCosine,
+        Self::MaskedProjectionCosine,
+        Self::MaskedDisagreement,
+    ];
+
+    /// The eight pixel statistics, in the order of [`super::PixelStatistics`].
+    pub const PIXELS: [Self; 8] = [
+        Self::LumaMean,
+        Self::LumaDeviation,
+        Self::LaplacianMedian,
+        Self::LaplacianDeviation,
+        Self::Saturation,
+        Self::CheckerMedian,
+        Self::LaplacianRatio,
+        Self::RedMinusBlue,
+    ];
+
+    /// The seven residuals, in the order of the pixel statistics without the ratio.
+    pub const RESIDUALS: [Self; 7] = [
+        Self::LumaMeanResidual,
+        Self::LumaDeviationResidual,
+        Self::LaplacianMedianResidual,
+        Self::LaplacianDeviationResidual,
+        Self::SaturationResidual,
+        Self::CheckerMedianResidual,
+        Self::RedMinusBlueResidual,
+    ];
+
+    /// Position in [`Channel::ALL`].
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Stable name in `snake_case`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Confidence => "confidence",
+            Self::Cosine => "cosine",
+            Self::LumaMean => "luma_mean",
+            Self::LumaDeviation => "luma_deviation",
+            Self::LaplacianMedian => "laplacian_median",
+            Self::LaplacianDeviation => "laplacian_deviation",
+            Self::Saturation => "saturation",
+            Self::CheckerMedian => "checker_median",
+            Self::LaplacianRatio => "laplacian_ratio",
+            Self::RedMinusBlue => "red_minus_blue",
+            Self::LumaMeanResidual => "luma_mean_residual",
+            Self::LumaDeviationResidual => "luma_deviation_residual",
+            Self::LaplacianMedianResidual => "laplacian_median_residual",
+            Self::LaplacianDeviationResidual => "laplacian_deviation_residual",
+            Self::SaturationResidual => "saturation_residual",
+            Self::CheckerMedianResidual => "checker_median_residual",
+            Self::RedMinusBlueResidual => "red_minus_blue_residual",
+            Self::CamEntropy => "cam_entropy",
+            Self::CamConcentration => "cam_concentration",
+            Self::MaskedCosine => "masked_cosine",
+            Self::MaskedProjectionCosine => "masked_projection_cosine",
+            Self::MaskedDisagreement => "masked_disagreement",
+        }
+    }
+
+    /// What the channel speaks of.
+    pub fn family(self) -> Family {
+        match self {
+            Self::Confidence | Self::Cosine => Family::NetworkUnsure,
+            Self::CamEntropy
+            | Self::CamConcentration
+            | Self::MaskedCosine
+            | Self::MaskedProjectionCosine
+            | Self::MaskedDisagreement => Family::ExplanationInconsistent,
+            _ => Family::InputChanged,
+        }
+    }
+
+    /// Which tails are unusual. Map statistics may move either way; distances and disagreement only grow.
+    pub fn sides(self) -> Sides {
+        match self {
+            Self::Confidence
+            | Self::Cosine
+            | Self::MaskedCosine
+            | Self::MaskedProjectionCosine
+            | Self::MaskedDisagreement => Sides::Upper,
+            _ => Sides::Both,
+        }
+    }
+}
+
+/// Share of the evidence per channel: non-negative, summing to 1. A channel of weight 0 is scored and shown, but
+/// cannot ring.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Weights([f64; Channel::COUNT]);
+
+impl Weights {
+    /// Weights by channel index.
+    ///
+    /// # Errors
+    /// When one is negative or not finite, or they do not sum to 1 within 1e-9.
+    pub fn new(weights: [f64; Channel::COUNT]) -> Result<Self> {
+        let valid = weights.iter().all(|w| w.is_finite() && *w >= 0.0);
+        let sum: f64 = weights.iter().sum();
+        if !valid || (sum - 1.0).abs() > 1e-9 {
+            let reason = format!("they must be non-negative and sum to 1, they sum to {sum}");
+            return Err(Error::Data { what: "channel weights", reason });
+        }
+        Ok(Self(weights))
+    }
+
+    /// Equal weights over the given channels, 0 for all others.
+    ///
+    /// # Errors
+    /// When no channel is given.
+    pub fn uniform(channels: &[Channel]) -> Result<Self> {
+        let mut marked = [0.0; Channel::COUNT];
+        for channel in channels {
+            marked[channel.index()] = 1.0;
+        }
+        Self(marked).over(|_| true)
+    }
+
+    /// The share of one channel.
+    pub fn get(&self, channel: Channel) -> f64 {
+        self.0[channel.index()]
+    }
+
+    /// Shares in the order of [`Channel::ALL`].
+    pub fn as_slice(&self) -> &[f64] {
+        &self.0
+    }
+
+    /// The weights renormalised over the channels that exist. Only before a stream starts, never while it runs.
+    pub(super) fn over(&self, exists: impl Fn(Channel) -> bool) -> Result<Self> {
+        let mut kept = [0.0; Channel::COUNT];
+        for channel in Channel::ALL.into_iter().filter(|&c| exists(c)) {
+            kept[channel.index()] = self.get(channel);
+        }
+        let sum: f64 = kept.iter().sum();
+        if sum <= 0.0 {
+            let reason = "no channel with weight has a score".to_string();
+            return Err(Error::Data { what: "channel weights", reason });
+        }
+        if (sum - 1.0).abs() > 1e-12 {
+            kept.iter_mut().for_each(|w| *w /= sum);
+        }
+        Ok(Self(kept))
+    }
+}
+
+impl Default for Weights {
+    /// Uniform over network, pixel and residual channels; 0 for saliency until it has shown its worth on a model.
+    fn default() -> Self {
+        let rings = |c: Channel| c.family() != Family::ExplanationInconsistent;
+        let count = Channel::ALL.into_iter().filter(|&c| rings(c)).count() as f64;
+        Self(Channel::ALL.map(|c| if rings(c) { 1.0 / count } else { 0.0 }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn table_is_consistent() {
+        for (i, channel) in Channel::ALL.into_iter().enumerate() {
+            assert_eq!(channel.index(), i);
+            assert_eq!(serde_json::to_value(channel).unwrap(), channel.name());
+        }
+    }
+
+    #[test]
+    fn default_weights_sum_to_one_and_leave_saliency_out() {
+        let weights = Weights::default();
+        assert!((weights.as_slice().iter().sum::<f64>() - 1.0).abs() < 1e-12);
+        assert_eq!(weights.get(Channel::MaskedCosine), 0.0);
+        assert!((weights.get(Channel::Cosine) - 1.0 / 17.0).abs() < 1e-15);
+    }
+
+    #[test]
+    fn bad_weights_are_refused() {
+        assert!(Weights::new([0.1; Channel::COUNT]).is_err());
+        assert!(Weights::new([f64::NAN; Channel::COUNT]).is_err());
+        assert!(Weights::uniform(&[]).is_err());
+    }
+}

@@ -1,0 +1,207 @@
+//! `excon evaluate`: what a run or a bundle is worth on a data set.
+
+use crate::failure::{Failure, Result};
+use crate::terminal::{self, Format, Progress, duration, percent};
+use clap::Args;
+use excon_edge::bundle::Bundle;
+use excon_edge::engine::Engine;
+use excon_edge::engine::tract::TractEngine;
+use excon_edge::image::Preprocess;
+use excon_edge::probability::{Metrics, fit_temperature, softmax_rows};
+use excon_edge::saliency::LinearHead;
+use excon_train::checkpoint::Run;
+use excon_train::dataset::{self, Dataset, OpenOptions, Split, split_validation};
+use excon_train::evaluate::{self, Evaluation, NetworkEngine};
+use excon_train::network::Network;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+/// Measures accuracy, calibration and explanations on a data set
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  excon evaluate runs/trashnet --data trashnet
+  excon evaluate runs/demo/trashnet.excon --data PHOTOS --split validation
+
+A bundle brings its temperature. For a run it is fitted on one half of the validation pictures.")]
+pub struct Evaluate {
+    /// A run folder or a bundle
+    #[arg(value_name = "RUN|FILE.excon")]
+    model: PathBuf,
+    /// Data set, as for `excon train`
+    #[arg(long, value_name = "PATH")]
+    data: String,
+    /// Which pictures
+    #[arg(long, value_enum, default_value = "test")]
+    split: Which,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Which {
+    Test,
+    Validation,
+    Train,
+}
+
+/// A network ready to be measured.
+pub struct Model {
+    /// Executes it.
+    pub engine: Box<dyn Engine>,
+    /// Its linear head.
+    pub head: LinearHead,
+    /// Class names.
+    pub labels: Vec<String>,
+    /// From picture to input.
+    pub preprocess: Preprocess,
+    /// Temperature it brings; none for a run.
+    pub temperature: Option<f64>,
+    /// Seed and validation share of the splits it was made with.
+    pub seed: u64,
+    validation: f64,
+    classes: Option<usize>,
+}
+
+impl Model {
+    /// Opens a bundle (a file) or a run (a folder with `run.json`).
+    pub fn open(path: &Path) -> Result<Self> {
+        if path.is_dir() && path.join("run.json").is_file() {
+            return Self::from_run(&Run::open(path)?);
+        }
+        if path.is_dir() && !path.join("manifest.json").is_file() {
+            return Err(Failure::input(format!(
+                "{} is neither a run folder (no run.json) nor a bundle. Give what `excon train --out` or \
+                 `excon convert --out` wrote",
+                path.display()
+            )));
+        }
+        let bundle = Bundle::open(path)?;
+        let m = &bundle.manifest;
+        Ok(Self {
+            engine: Box::new(TractEngine::from_onnx(&bundle.model, &path.display().to_string())?),
+            head: bundle.head.clone(),
+            labels: m.labels.clone(),
+            preprocess: m.preprocess.clone(),
+            temperature: Some(m.calibration.temperature),
+            seed: m.provenance.seed,
+            validation: OpenOptions::default().validation,
+            classes: None,
+        })
+    }
+
+    /// The trained network of a run.
+    pub fn from_run(run: &Run) -> Result<Self> {
+        let m = &run.manifest;
+        let engine = NetworkEngine::new(run.network()?, m.preprocess.size)?;
+        Ok(Self {
+            head: head(engine.network())?,
+            engine: Box::new(engine),
+            labels: m.labels.clone(),
+            preprocess: m.preprocess.clone(),
+            temperature: None,
+            seed: m.seed,
+            validation: m.config.validation,
+            classes: m.config.classes,
+        })
+    }
+
+    /// Opens a data set with the splits and the picture size the model was made with.
+    pub fn data(&self, source: &str) -> Result<Dataset> {
+        let image_size = Some(self.preprocess.size);
+        let (seed, validation, classes) = (self.seed, self.validation, self.classes);
+        let data = dataset::open(source, &OpenOptions { image_size, seed, validation, classes })?;
+        if data.labels != self.labels {
+            let (ours, theirs) = (self.labels.join(", "), data.labels.join(", "));
+            return Err(Failure::input(format!(
+                "data set {source} has the classes {theirs}, the model knows {ours}. Give data with the same classes"
+            )));
+        }
+        Ok(data)
+    }
+
+    /// The temperature it brings, or one fitted on the fit half of validation (1 where there is none); with the
+    /// number of pictures behind it.
+    pub fn temperature(&self, data: &Dataset) -> Result<(f64, usize)> {
+        if let Some(temperature) = self.temperature {
+            return Ok((temperature, 0));
+        }
+        let (fit, _) = split_validation(&data.validation, self.seed);
+        if fit.len() < 10 {
+            return Ok((1.0, 0));
+        }
+        let fit = data.validation.subset(&fit);
+        let logits = evaluate::logits(self.engine.as_ref(), &fit, &self.preprocess)?;
+        Ok((fit_temperature(&logits, self.labels.len(), &fit.labels)?, fit.len()))
+    }
+
+    /// Measures a split.
+    pub fn evaluate(&self, split: &Split, temperature: f64) -> Result<Evaluation> {
+        Ok(evaluate::evaluate(self.engine.as_ref(), &self.head, split, &self.preprocess, temperature)?)
+    }
+}
+
+/// The linear head of a trained network.
+fn head(network: &Network) -> Result<LinearHead> {
+    let graph = network.graph();
+    let name = &graph.nodes[graph.logits].name;
+    let state = network.state()?;
+    let values = |part: &str| -> Result<Vec<f32>> {
+        let tensor = state.get(&format!("{name}.{part}"));
+        let tensor = tensor.ok_or_else(|| Failure::input(format!("network node {name} has no {part}. Train again")))?;
+        Ok(tensor.flatten_all().and_then(|t| t.to_vec1()).map_err(excon_train::Error::from)?)
+    };
+    let (classes, channels) = (graph.channels(graph.logits), graph.channels(graph.pooled));
+    Ok(LinearHead::new(classes, channels, values("weight")?, values("bias")?)?)
+}
+
+impl Evaluate {
+    /// Measures.
+    pub fn run(&self, format: Format) -> Result<()> {
+        let model = Model::open(&self.model)?;
+        let data = model.data(&self.data)?;
+        let split = match self.split {
+            Which::Test => &data.test,
+            Which::Validation => &data.validation,
+            Which::Train => &data.train,
+        };
+        let progress = Progress::start("evaluate", 1);
+        progress.say(&format!("{} pictures", split.len()), true);
+        let (temperature, fitted_on) = model.temperature(&data)?;
+        let e = model.evaluate(split, temperature)?;
+        let plain =
+            Metrics::measure(&softmax_rows(&e.logits, model.labels.len(), 1.0), model.labels.len(), &split.labels)?;
+        progress.finish(&format!("{} pictures with {}", split.len(), e.engine));
+        let m = &e.metrics;
+        if format == Format::Json {
+            return terminal::json(&json!({ "schema": "excon.evaluation/1", "model": self.model, "data": data.name,
+                "data_digest": data.digest, "split": format!("{:?}", self.split).to_lowercase(), "evaluation": e,
+                "temperature_fitted_on": fitted_on, "unscaled": plain }));
+        }
+        let source =
+            if fitted_on > 0 { format!("fitted on {fitted_on} validation pictures") } else { "the model's own".into() };
+        terminal::rows(&[
+            ("pictures", format!("{} ({} of {})", m.count, format!("{:?}", self.split).to_lowercase(), data.name)),
+            ("accuracy", percent(m.accuracy)),
+            ("macro accuracy", percent(m.macro_accuracy)),
+            ("ECE", format!("{}  (15 bins; {} before scaling)", percent(m.ece), percent(plain.ece))),
+            ("NLL", format!("{:.3}  ({:.3} before scaling)", m.nll, plain.nll)),
+            ("Brier", format!("{:.3}", m.brier)),
+            (
+                "explanation",
+                format!(
+                    "drop {}, increase {}  (top 15 % kept)",
+                    percent(e.faithfulness.drop),
+                    percent(e.faithfulness.increase)
+                ),
+            ),
+            ("completeness", format!("{:.1e}  (allowed 1e-4)", e.completeness_residual)),
+            ("temperature", format!("{temperature:.3}, {source}")),
+            ("time", duration(e.seconds)),
+        ])?;
+        let model = self.model.display();
+        terminal::next(&[if self.model.is_dir() {
+            format!("excon convert {model} --data {} --target cpu --out {model}.excon", self.data)
+        } else {
+            format!("excon-edge predict {model} IMAGE --explain maps")
+        }])
+    }
+}

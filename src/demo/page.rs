@@ -1,0 +1,422 @@
+//! The report as one self-contained page.
+
+use super::board::{Phase, Watched};
+use super::report::{Report, Side};
+use crate::terminal::{duration, percent};
+use excon_convert::compare::Verdict;
+use excon_edge::Result;
+use excon_edge::image::Picture;
+use excon_edge::page::{
+    self, Alarm, Bar, Caption, Column, KeyFigure, LineChart, Measure, Series, State, Tile, Timeline, Trace, Unit,
+    badge, figure, line_chart, pair, reliability_diagram, section, sheet, table, text, timeline, verdict,
+};
+use excon_edge::predictor::Prediction;
+use excon_edge::shift::{Channel, Family};
+use maud::{Markup, html};
+
+/// A prediction to be shown with its map.
+pub struct Example<'a> {
+    /// The photograph as the board saw it.
+    pub picture: &'a Picture,
+    /// What the board said.
+    pub prediction: &'a Prediction,
+    /// Index of the true class.
+    pub truth: usize,
+}
+
+/// The predictions of the saliency sheets.
+pub struct Examples<'a> {
+    /// Right ones.
+    pub right: Vec<Example<'a>>,
+    /// Wrong ones.
+    pub wrong: Vec<Example<'a>>,
+    /// One of each stretch that is not healthy, from where the alarm rang.
+    pub shifted: Vec<Example<'a>>,
+}
+
+/// The page as HTML text. `next` are the commands to type.
+pub fn render(r: &Report, examples: &Examples, next: &[String]) -> Result<String> {
+    let body = html! {
+        (training(r))
+        (accuracy(r))
+        (calibration(r))
+        (explanations(r, examples)?)
+        (watching(r))
+        (section("What to type next", "", &page::commands(next)))
+    };
+    let lede = format!(
+        "A {} was trained from scratch on {} photographs of waste by the recipe {}, converted to 8-bit integers, sealed \
+         into a bundle, and set to watch a stream that turned foggy, noisy and dark.{}",
+        network_name(&r.training.network),
+        grouped(r.data.train),
+        r.training.recipe,
+        if r.quick {
+            " This was the quick demo: two epochs prove that the chain works, not what it can reach."
+        } else {
+            ""
+        },
+    );
+    let footer = format!(
+        "{}, seed {}, data digest {}. The same numbers as data: report.json.",
+        r.tool,
+        r.seed,
+        r.data.digest.get(..16).unwrap_or(&r.data.digest)
+    );
+    Ok(page::document(
+        "ExCon on the edge · demo",
+        "From photographs to a watched board",
+        &lede,
+        &key_figures(r),
+        &body,
+        &footer,
+    ))
+}
+
+fn key_figures(r: &Report) -> Vec<KeyFigure> {
+    let figure = |name: &str, value: String, note: String, lead| KeyFigure { name: name.into(), value, note, lead };
+    let healthy: Vec<&Phase> = r.board.phases.iter().filter(|p| p.name == "healthy").collect();
+    let frames: usize = healthy.iter().map(|p| p.last + 1 - p.first).sum();
+    let false_alarms = healthy.iter().filter(|p| p.alarm.is_some()).count();
+    let shifts = r.board.phases.len() - healthy.len();
+    let found = r.board.phases.iter().filter(|p| p.name != "healthy" && p.alarm.is_some()).count();
+    let [low, high] = r.int8.accuracy_interval.map(|v| 100.0 * v);
+    vec![
+        figure(
+            "accuracy, int8",
+            percent(r.int8.metrics.accuracy),
+            format!("{low:.1} to {high:.1} (95 %), {} test pictures", r.int8.metrics.count),
+            true,
+        ),
+        figure(
+            "accuracy, float",
+            percent(r.float.metrics.accuracy),
+            format!("{} test pictures", r.float.metrics.count),
+            false,
+        ),
+        figure("calibration error", percent(r.int8.metrics.ece), "ECE of int8, 15 bins, after scaling".into(), false),
+        figure("shifts found", format!("{found} of {shifts}"), "fog, noise, dark".into(), false),
+        figure("false alarms", false_alarms.to_string(), format!("in {frames} healthy frames"), false),
+        figure("time", duration(r.seconds), format!("training {}", duration(r.seconds_of.train)), false),
+    ]
+}
+
+fn training(r: &Report) -> Markup {
+    let series = |name: &str, value: &dyn Fn(&excon_train::trainer::EpochRecord) -> Option<f64>| Series {
+        name: name.into(),
+        points: r.training.epochs.iter().map(|e| (e.epoch as f64, value(e).unwrap_or(f64::NAN))).collect(),
+    };
+    let chart = |description, y, unit, range, series: &[Series]| {
+        line_chart(&LineChart { description, x: "epoch", y, unit, range, series })
+    };
+    let loss = [series("contrastive", &|e| e.contrastive), series("cross entropy", &|e| e.cross_entropy)];
+    let accuracy = [
+        series("train views", &|e| e.train_accuracy),
+        series("validation", &|e| Some(e.validation_accuracy)),
+        series("masks that pass", &|e| e.passing),
+    ];
+    let charts = pair(
+        &chart("Training losses by epoch", "loss, nats", Unit::Plain, None, &loss),
+        &chart("Accuracies by epoch", "share of pictures", Unit::Percent, Some((0.0, 1.0)), &accuracy),
+    );
+    let t = &r.training;
+    let refit = if t.refit_l2.is_some() {
+        "the linear head was then refitted to convergence on frozen features"
+    } else {
+        "the trained linear head was kept"
+    };
+    let words = format!(
+        "Epoch {} was the best on one half of the validation pictures and is kept; {refit}. A mask passes when the \
+         network still recognises what its own explanation left visible; only then does the masked picture become a view.",
+        t.kept_epoch
+    );
+    let samples = format!("{} training and {} validation pictures", grouped(r.data.train), grouped(r.data.validation));
+    let intro = if t.joint {
+        "ExCon pulls two views of a picture together, one of them masked by the network's own explanation. Here the \
+         training is joint: the classifier's cross entropy reaches the encoder as well."
+    } else {
+        "ExCon pulls two views of a picture together, one of them masked by the network's own explanation."
+    };
+    section("Training", intro, &figure("", &charts, &caption(r, &words, &samples)))
+}
+
+fn accuracy(r: &Report) -> Markup {
+    let row =
+        |name: &str, value: &dyn Fn(&Side) -> String| vec![text(name), text(value(&r.float)), text(value(&r.int8))];
+    let share = |name: &str, value: &dyn Fn(&Side) -> f64| row(name, &|s| percent(value(s)));
+    let plain = |name: &str, value: &dyn Fn(&Side) -> f64| row(name, &|s| format!("{:.3}", value(s)));
+    let rows = [
+        share("accuracy", &|s| s.metrics.accuracy),
+        share("macro accuracy", &|s| s.metrics.macro_accuracy),
+        share("ECE, 15 bins", &|s| s.metrics.ece),
+        plain("NLL, nats", &|s| s.metrics.nll),
+        plain("Brier score", &|s| s.metrics.brier),
+        share("explanation drop ↓", &|s| s.explanation.drop),
+        share("explanation increase ↑", &|s| s.explanation.increase),
+        row("map against logit, largest gap", &|s| format!("{:.0e}", s.completeness_residual)),
+        plain("temperature", &|s| s.temperature),
+    ];
+    let measures = table(&[Column::text("measure"), Column::number("float"), Column::number("int8")], &rows);
+    let percent_of = |v: &Option<f64>| text(v.map_or("–".into(), percent));
+    let classes: Vec<Vec<Markup>> = r
+        .data
+        .labels
+        .iter()
+        .enumerate()
+        .map(|(i, name)| vec![text(name), percent_of(&r.float.accuracy_of[i]), percent_of(&r.int8.accuracy_of[i])])
+        .collect();
+    let classes =
+        table(&[Column::text("accuracy by class"), Column::number("float"), Column::number("int8")], &classes);
+    let samples = format!("{} test pictures", r.int8.metrics.count);
+    let words = format!(
+        "Float is the trained network, int8 the sealed engine that the board runs. Both give the same class to {} of the \
+         pictures. Probabilities are \
+         calibrated. Explanation drop (lower is better) and increase (higher is better) keep the top 15 % of the map.",
+        percent(r.agreement)
+    );
+    let sentence = "What the conversion costs, measured on the test pictures, which nothing was chosen by.";
+    section(
+        "Float and 8-bit integers",
+        sentence,
+        &html! {
+            (figure("", &pair(&measures, &classes), &caption(r, &words, &samples)))
+            (budget(r))
+            (layers(r))
+        },
+    )
+}
+
+/// What the conversion was held to.
+fn budget(r: &Report) -> Markup {
+    let c = &r.conversion;
+    let rows: Vec<Vec<Markup>> = c
+        .budget
+        .iter()
+        .map(|b| {
+            let [low, high] = b.interval.map(|v| 100.0 * v);
+            let state = match b.verdict {
+                Verdict::Met => verdict(true, b.verdict.words()),
+                Verdict::NotMet => verdict(false, b.verdict.words()),
+                Verdict::TooFewPictures => text(b.verdict.words()),
+            };
+            let measured = format!("{:.1} ({low:.1} to {high:.1})", 100.0 * b.item.measured);
+            vec![text(&b.item.name), text(format!("{:.1}", 100.0 * b.item.allowed)), text(measured), state]
+        })
+        .collect();
+    let columns = [
+        Column::text("budget, points"),
+        Column::number("allowed"),
+        Column::number("measured (95 % interval)"),
+        Column::text("verdict"),
+    ];
+    let kib = |bytes: u64| format!("{} KiB", bytes.div_ceil(1024));
+    let rule = c.range.as_ref().map_or("none", |r| r.method.name());
+    let words = format!(
+        "Measured before test was touched, on validation pictures that no temperature has seen. Activation ranges by the \
+         rule {rule}, the best of five on training pictures. The network takes {} in float and {} in int8; the sealed \
+         bundle, with shift reference and golden inputs, {}.",
+        kib(c.float_bytes),
+        kib(c.model_bytes),
+        kib(c.bytes)
+    );
+    let pictures = c.comparison.as_ref().map_or(0, |c| c.int8.count);
+    figure("Budget", &table(&columns, &rows), &caption(r, &words, &format!("{pictures} validation pictures")))
+}
+
+/// How much noise int8 adds to each map.
+fn layers(r: &Report) -> Markup {
+    let rows: Vec<Bar> = r
+        .conversion
+        .layers
+        .iter()
+        .map(|l| Bar {
+            label: l.layer.clone(),
+            group: String::new(),
+            values: vec![l.signal_to_noise_db.unwrap_or(0.0)],
+            texts: vec![l.signal_to_noise_db.map_or("exact".into(), |db| format!("{db:.1} dB"))],
+        })
+        .collect();
+    let words =
+        "Signal to quantization noise after each layer, in the order of the network. 6 dB less is twice the noise.";
+    figure(
+        "Where int8 loses",
+        &page::bars("layer", &[Measure { title: "signal to noise".into(), drawn: true }], &rows),
+        &caption(r, words, "16 training pictures"),
+    )
+}
+
+fn calibration(r: &Report) -> Markup {
+    let s = &r.int8;
+    let says = |ece: f64, t: f64| format!("ECE {}, temperature {t:.2}", percent(ece));
+    let charts = pair(
+        &reliability_diagram("before scaling", &says(s.unscaled.ece, 1.0), &s.reliability[0]),
+        &reliability_diagram("after scaling", &says(s.metrics.ece, s.temperature), &s.reliability[1]),
+    );
+    let words = "Of the predictions in a bin, how many were right. The light tip is the gap to their mean confidence: orange \
+                 where the board is too sure, blue where it is not sure enough. On the dashed line both agree. Below, the \
+                 number of pictures in each bin.";
+    section(
+        "Calibration",
+        "Is the board right in 80 of 100 cases where it says 80 %? One temperature, fitted on \
+        validation pictures with the int8 engine itself, is all that was changed.",
+        &figure("", &charts, &caption(r, words, &format!("{} test pictures, int8", s.metrics.count))),
+    )
+}
+
+fn explanations(r: &Report, examples: &Examples) -> Result<Markup> {
+    let tiles = |of: &[Example]| -> Result<Markup> {
+        let tiles: Vec<Tile> = of
+            .iter()
+            .map(|e| Tile {
+                picture: e.picture,
+                map: &e.prediction.cam,
+                predicted: &e.prediction.label,
+                truth: r.data.labels.get(e.truth).map(String::as_str),
+                confidence: e.prediction.confidence,
+            })
+            .collect();
+        sheet(&tiles)
+    };
+    let (right, wrong) = (examples.right.len(), examples.wrong.len());
+    let words = "Photograph, class-activation map of the predicted class, and both together. The map comes with the \
+                 prediction in one pass, and its mean plus the bias is the logit, checked on every picture.";
+    let shown = |n: usize, kind: &str| {
+        format!("{n} of {} test pictures, the first {kind} ones in seeded order", r.int8.metrics.count)
+    };
+    let at_alarm = "The frame at which each alarm rang, as the board saw it.";
+    Ok(section(
+        "Explanations",
+        "Where the board looked, when it was right and when it was wrong.",
+        &html! {
+            (figure("Right", &tiles(&examples.right)?, &caption(r, words, &shown(right, "right"))))
+            (figure("Wrong", &tiles(&examples.wrong)?, &caption(r, "", &shown(wrong, "wrong"))))
+            @if !examples.shifted.is_empty() {
+                (figure("Under shift", &tiles(&examples.shifted)?, &caption(r, at_alarm, &format!("{} frames", examples.shifted.len()))))
+            }
+        },
+    ))
+}
+
+fn watching(r: &Report) -> Markup {
+    let w = &r.board;
+    let phases: Vec<page::Phase> =
+        w.phases.iter().map(|p| page::Phase { name: p.name.clone(), first: p.first, last: p.last }).collect();
+    let values = |v: &[Option<f64>]| v.iter().map(|v| v.unwrap_or(f64::NEG_INFINITY)).collect::<Vec<_>>();
+    let mut traces = vec![Trace { name: "merged".into(), log10: values(&w.log10), merged: true }];
+    traces.extend(w.families.iter().map(|f| Trace {
+        name: short(f.family, f.weight),
+        log10: values(&f.log10),
+        merged: false,
+    }));
+    let alarms: Vec<Alarm> = w
+        .phases
+        .iter()
+        .filter_map(|p| p.alarm.as_ref())
+        .map(|a| Alarm { frame: a.frame, label: format!("after {}", a.after) })
+        .collect();
+    let chart = timeline(&Timeline { phases: &phases, traces: &traces, threshold: w.threshold, alarms: &alarms });
+    let frames = w.log10.len();
+    let words = "Evidence of each family of checks and of all of them merged, against the alarm's threshold. The alarm stays \
+                 until it is acknowledged, here at the end of each stretch; meanwhile nothing is counted. A family of \
+                 weight 0 is shown but cannot ring.";
+    let samples =
+        format!("{frames} frames, all test pictures, none twice; median {} a frame", duration(w.seconds_per_frame));
+    let promise = format!("{}. Reference: {} validation pictures.", w.promise.sentence, w.promise.reference_frames);
+    section(
+        "The board watches",
+        &promise,
+        &html! {
+            (figure("Evidence of a shift", &chart, &caption(r, words, &samples)))
+            (figure("Stretches of the stream", &stretches(w), &caption(r, "Accuracy is known here because the pictures are \
+                labelled; the alarm does not use it.", &samples)))
+            (channels(r))
+        },
+    )
+}
+
+fn stretches(w: &Watched) -> Markup {
+    let rows: Vec<Vec<Markup>> = w
+        .phases
+        .iter()
+        .map(|p| {
+            let said = match &p.alarm {
+                Some(a) => html! { "after " (a.after) " frames: " (a.family.words()) " (" (names(&a.rang)) ")" },
+                None => text("–"),
+            };
+            let state = if p.alarm.is_some() { State::Shift } else { State::Healthy };
+            vec![
+                text(&p.name),
+                text(format!("{}–{}", p.first, p.last)),
+                text(percent(p.accuracy)),
+                text(percent(p.confidence)),
+                badge(state),
+                said,
+            ]
+        })
+        .collect();
+    table(
+        &[
+            Column::text("stretch"),
+            Column::text("frames"),
+            Column::number("accuracy"),
+            Column::number("mean confidence"),
+            Column::text("state"),
+            Column::text("alarm"),
+        ],
+        &rows,
+    )
+}
+
+/// Weight of every channel, and its share of the evidence at each alarm.
+fn channels(r: &Report) -> Markup {
+    let alarms: Vec<_> = r.board.phases.iter().filter_map(|p| p.alarm.as_ref().map(|a| (&p.name, a))).collect();
+    let Some((_, first)) = alarms.first() else { return html! {} };
+    let mut order: Vec<usize> = (0..first.channels.len()).collect();
+    order.sort_by_key(|&i| first.channels[i].family);
+    let rows: Vec<Bar> = order
+        .into_iter()
+        .map(|i| {
+            let c = &first.channels[i];
+            let mut values = vec![c.weight];
+            values.extend(alarms.iter().map(|(_, a)| a.channels.get(i).map_or(0.0, |c| c.share)));
+            let texts =
+                values.iter().enumerate().map(|(k, v)| if k == 0 { format!("{v:.3}") } else { percent(*v) }).collect();
+            Bar { label: c.channel.name().replace('_', " "), group: c.family.words().into(), values, texts }
+        })
+        .collect();
+    let mut measures = vec![Measure { title: "weight".into(), drawn: false }];
+    measures.extend(alarms.iter().map(|(name, _)| Measure { title: format!("share, {name}"), drawn: true }));
+    let words = "Each channel's fixed weight, and its share of the evidence when the alarm rang. The saliency channels are \
+                 watched with the others; they get weight only where measurement on this model earns it.";
+    let samples = format!("{} alarms", alarms.len());
+    figure("Channels", &page::bars("channel", &measures, &rows), &caption(r, words, &samples))
+}
+
+fn names(channels: &[Channel]) -> String {
+    channels.iter().take(3).map(|c| c.name().replace('_', " ")).collect::<Vec<_>>().join(", ")
+}
+
+fn short(family: Family, weight: f64) -> String {
+    let name = if family == Family::ExplanationInconsistent { "explanation" } else { family.words() };
+    if weight > 0.0 { name.into() } else { format!("{name}, weight 0") }
+}
+
+fn caption<'a>(r: &'a Report, text: &'a str, samples: &'a str) -> Caption<'a> {
+    Caption { text, samples, command: &r.command }
+}
+
+fn network_name(name: &str) -> String {
+    name.strip_prefix("resnet").map_or(name.into(), |depth| format!("ResNet-{depth}"))
+}
+
+/// Digits in groups of three.
+fn grouped(n: usize) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}

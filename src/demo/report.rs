@@ -1,0 +1,170 @@
+//! What the demo found, as data: `report.json`, schema `excon.report/1`. Fractions are in 0..1, times in seconds.
+
+use super::board::Watched;
+use excon_convert::ConversionReport;
+use excon_edge::probability::{Bin, Metrics, reliability, softmax_rows};
+use excon_edge::saliency::Faithfulness;
+use excon_train::evaluate::Evaluation;
+use excon_train::trainer::EpochRecord;
+use serde::Serialize;
+
+/// Schema of `report.json`.
+pub const SCHEMA: &str = "excon.report/1";
+/// Bins of the reliability diagrams, those of the reported ECE.
+const BINS: usize = 15;
+
+/// The report.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// Always [`SCHEMA`].
+    pub schema: &'static str,
+    /// Tool and version.
+    pub tool: String,
+    /// The command that made it.
+    pub command: String,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Whether this was the quick demo, which trains too briefly to be accurate.
+    pub quick: bool,
+    /// All of it.
+    pub seconds: f64,
+    /// By act.
+    pub seconds_of: Acts,
+    /// Data set.
+    pub data: Data,
+    /// Training.
+    pub training: Training,
+    /// The float network on test.
+    pub float: Side,
+    /// The int8 engine, as sealed, on test.
+    pub int8: Side,
+    /// Share of test pictures to which both give the same class.
+    pub agreement: f64,
+    /// Quantization, comparison on validation, fitted constants, the sealed file.
+    pub conversion: ConversionReport,
+    /// The stream.
+    pub board: Watched,
+}
+
+/// Seconds of each act.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Acts {
+    /// Training, validation and head refit included.
+    pub train: f64,
+    /// Export, quantization, fitting, sealing.
+    pub convert: f64,
+    /// Both test evaluations.
+    pub evaluate: f64,
+    /// Predictions with maps, and the stream.
+    pub board: f64,
+}
+
+/// The data set.
+#[derive(Debug, Clone, Serialize)]
+pub struct Data {
+    /// Its name.
+    pub name: String,
+    /// Digest of all its pictures and labels.
+    pub digest: String,
+    /// Class names.
+    pub labels: Vec<String>,
+    /// Training pictures.
+    pub train: usize,
+    /// Validation pictures.
+    pub validation: usize,
+    /// Test pictures.
+    pub test: usize,
+}
+
+/// The training.
+#[derive(Debug, Clone, Serialize)]
+pub struct Training {
+    /// Method in full, such as `excon (device, joint)`.
+    pub recipe: String,
+    /// Whether the classifier's cross entropy also reached the encoder.
+    pub joint: bool,
+    /// Network.
+    pub network: String,
+    /// Epoch whose weights were kept, by the fit half of validation.
+    pub kept_epoch: usize,
+    /// L2 strength of the refitted head; `null` where the trained one was kept.
+    pub refit_l2: Option<f64>,
+    /// Accuracy on the fit half of validation, after the refit.
+    pub validation_accuracy: f64,
+    /// Every epoch.
+    pub epochs: Vec<EpochRecord>,
+}
+
+/// One form of the network on the test pictures.
+#[derive(Debug, Clone, Serialize)]
+pub struct Side {
+    /// Engine.
+    pub engine: String,
+    /// With calibrated probabilities.
+    #[serde(flatten)]
+    pub metrics: Metrics,
+    /// 95 % interval of the accuracy (Wilson).
+    pub accuracy_interval: [f64; 2],
+    /// Accuracy of each class, in the order of the labels; `null` without pictures.
+    pub accuracy_of: Vec<Option<f64>>,
+    /// Softmax temperature.
+    pub temperature: f64,
+    /// The same with temperature 1.
+    pub unscaled: Metrics,
+    /// Bins with temperature 1, and calibrated.
+    pub reliability: [Vec<Bin>; 2],
+    /// Whether the explained part of a picture carries its prediction (top 15 % of the map kept).
+    pub explanation: Faithfulness,
+    /// Largest `|mean(CAM) + bias − logit| / (1 + |logit|)`.
+    pub completeness_residual: f64,
+    /// Predicted class of each test picture.
+    #[serde(skip)]
+    pub predicted: Vec<usize>,
+}
+
+impl Side {
+    /// From an evaluation on labelled pictures.
+    pub fn new(e: Evaluation, classes: usize, labels: &[usize]) -> excon_edge::Result<Self> {
+        let plain = softmax_rows(&e.logits, classes, 1.0);
+        let scaled = softmax_rows(&e.logits, classes, e.temperature);
+        let predicted: Vec<usize> = e.logits.chunks_exact(classes).map(excon_edge::probability::argmax).collect();
+        let accuracy_of = (0..classes).map(|class| {
+            let of: Vec<bool> =
+                predicted.iter().zip(labels).filter(|(_, l)| **l == class).map(|(p, l)| p == l).collect();
+            (!of.is_empty()).then(|| of.iter().filter(|right| **right).count() as f64 / of.len() as f64)
+        });
+        Ok(Self {
+            accuracy_interval: wilson(e.metrics.accuracy, e.metrics.count),
+            accuracy_of: accuracy_of.collect(),
+            unscaled: Metrics::measure(&plain, classes, labels)?,
+            reliability: [reliability(&plain, classes, labels, BINS), reliability(&scaled, classes, labels, BINS)],
+            engine: e.engine,
+            metrics: e.metrics,
+            temperature: e.temperature,
+            explanation: e.faithfulness,
+            completeness_residual: e.completeness_residual,
+            predicted,
+        })
+    }
+}
+
+/// 95 % interval of a share seen in `n` trials (Wilson 1927).
+fn wilson(share: f64, n: usize) -> [f64; 2] {
+    let (n, z) = (n.max(1) as f64, 1.959_963_985);
+    let centre = (share + z * z / (2.0 * n)) / (1.0 + z * z / n);
+    let half = z / (1.0 + z * z / n) * (share * (1.0 - share) / n + z * z / (4.0 * n * n)).sqrt();
+    [centre - half, centre + half]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wilson_intervals_match_known_values_and_stay_within_0_and_1() {
+        let [low, high] = wilson(0.75, 431);
+        assert!((low - 0.70706).abs() < 1e-4 && (high - 0.78858).abs() < 1e-4, "{low} {high}");
+        let [low, high] = wilson(1.0, 10);
+        assert!((low - 0.72246).abs() < 1e-4 && (high - 1.0).abs() < 1e-9, "{low} {high}");
+    }
+}

@@ -1,0 +1,146 @@
+//! What a person sees in a terminal: aligned lines on stdout, one moving line on stderr while work is under way.
+//!
+//! Colours follow `NO_COLOR` and vanish where the stream is no terminal; there, progress becomes plain lines.
+
+use crate::failure::{Failure, Result};
+use anstyle::{AnsiColor, Style};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+const BOLD: Style = Style::new().bold();
+const DIM: Style = Style::new().dimmed();
+const GOOD: Style = AnsiColor::Green.on_default();
+const BAD: Style = AnsiColor::Red.on_default().bold();
+
+/// Form of the result on stdout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Aligned lines for people.
+    Human,
+    /// One JSON object with a `schema` key.
+    Json,
+}
+
+/// Writes to stdout. A reader that has gone away is no error.
+pub fn out(text: &str) -> Result<()> {
+    match anstream::stdout().lock().write_all(text.as_bytes()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::write("stdout".as_ref(), e)),
+        _ => Ok(()),
+    }
+}
+
+/// A result as JSON.
+pub fn json(value: &impl Serialize) -> Result<()> {
+    out(&(serde_json::to_string_pretty(value)? + "\n"))
+}
+
+/// Aligned `name  value` lines.
+pub fn rows(rows: &[(&str, String)]) -> Result<()> {
+    let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    let lines: Vec<String> = rows.iter().map(|(n, v)| format!("{DIM}{n:<width$}{DIM:#}  {v}\n")).collect();
+    out(&lines.concat())
+}
+
+/// A heading above lines.
+pub fn heading(text: &str) -> Result<()> {
+    out(&format!("\n{BOLD}{text}{BOLD:#}\n"))
+}
+
+/// The commands to type next.
+pub fn next(commands: &[String]) -> Result<()> {
+    heading("Next")?;
+    out(&commands.iter().map(|c| format!("  {c}\n")).collect::<String>())
+}
+
+/// An error, on stderr.
+pub fn error(message: &str) {
+    anstream::eprintln!("{BAD}error:{BAD:#} {message}");
+}
+
+/// A finished step, on stderr.
+pub fn done(step: &str, detail: &str, took: Duration) {
+    anstream::eprintln!("{GOOD}✓{GOOD:#} {step:<9} {detail}  {DIM}{}{DIM:#}", duration(took.as_secs_f64()));
+}
+
+/// Seconds as people say them.
+pub fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 0.00995 => format!("{:.1} ms", s * 1e3),
+        s if s < 0.9995 => format!("{:.0} ms", s * 1e3),
+        s if s < 9.95 => format!("{s:.1} s"),
+        s if s < 119.5 => format!("{s:.0} s"),
+        s => format!("{} min {:02} s", (s.round() as u64) / 60, (s.round() as u64) % 60),
+    }
+}
+
+/// A fraction as per cent with one decimal.
+pub fn percent(fraction: f64) -> String {
+    format!("{:.1} %", 100.0 * fraction)
+}
+
+/// A piece of work under way: a bar with the remaining time in a terminal, plain lines elsewhere.
+pub struct Progress {
+    bar: ProgressBar,
+    step: &'static str,
+    started: Instant,
+    plain: bool,
+}
+
+impl Progress {
+    /// Starts a bar of so many units; 0 when their number is not known yet.
+    pub fn start(step: &'static str, units: u64) -> Self {
+        let plain = !std::io::stderr().is_terminal();
+        let target = if plain { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr_with_hz(8) };
+        let bar = ProgressBar::with_draw_target(Some(units), target).with_prefix(step);
+        let form = "{spinner} {prefix:<9} {bar:28} {percent:>3} %  {msg}  {eta} left";
+        if let Ok(style) = ProgressStyle::with_template(form) {
+            bar.set_style(style.progress_chars("━╸ "));
+        }
+        Self { bar, step, started: Instant::now(), plain }
+    }
+
+    /// Sets the number of units.
+    pub fn units(&self, units: u64) {
+        self.bar.set_length(units);
+    }
+
+    /// Advances to a unit.
+    pub fn at(&self, unit: u64) {
+        self.bar.set_position(unit);
+    }
+
+    /// Says what is going on; `line` decides whether it is worth a line where nothing moves.
+    pub fn say(&self, message: &str, line: bool) {
+        self.bar.set_message(message.to_string());
+        if self.plain && line {
+            anstream::eprintln!("  {:<9} {message}", self.step);
+        }
+    }
+
+    /// Removes the bar and leaves one line. Returns the time it took.
+    pub fn finish(self, detail: &str) -> Duration {
+        self.bar.finish_and_clear();
+        let took = self.started.elapsed();
+        done(self.step, detail, took);
+        took
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_well_at_every_scale() {
+        let said = [0.0042, 3.21, 9.97, 61.0, 119.4, 119.6, 221.4].map(duration);
+        assert_eq!(said, ["4.2 ms", "3.2 s", "10 s", "61 s", "119 s", "2 min 00 s", "3 min 41 s"]);
+    }
+}

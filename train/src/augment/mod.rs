@@ -1,0 +1,328 @@
+//! The views a picture is trained on: the picture itself, or a random crop, mirror image and colour change with
+//! torchvision's meaning, normalised. Every picture draws from its own generator, keyed by (seed, epoch, view, index):
+//! a view never depends on the batch it is in, on its neighbours or on threads.
+
+mod colour;
+pub(crate) mod resample;
+#[cfg(test)]
+mod tests;
+
+use crate::dataset::Split;
+use crate::{Error, Result};
+use colour::Planes;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+use resample::{Filter, Taps};
+use serde::{Deserialize, Serialize};
+
+/// How a picture becomes one training view.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum View {
+    /// The picture as the board will see it: normalised, nothing else.
+    Standard,
+    /// A random view.
+    Random(RandomView),
+}
+
+/// Random resized crop, mirror image, colour jitter and greyscale, in this order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RandomView {
+    /// Least and greatest share of the picture's area that is kept, in 0..1.
+    pub scale: (f32, f32),
+    /// Least and greatest width / height of the crop before it is resized; drawn log-uniformly.
+    pub ratio: (f32, f32),
+    /// Probability of the mirror image.
+    pub flip: f32,
+    /// Colour jitter, if any.
+    pub jitter: Option<Jitter>,
+    /// Probability that the view loses its colour.
+    pub grayscale: f32,
+}
+
+/// Strengths of the colour jitter: factors are drawn from `1 ± strength`, the hue shift from `± hue` of a turn, and
+/// the four operations are applied in random order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Jitter {
+    /// Strength for brightness, at least 0.
+    pub brightness: f32,
+    /// Strength for contrast, at least 0.
+    pub contrast: f32,
+    /// Strength for saturation, at least 0.
+    pub saturation: f32,
+    /// Largest hue shift, 0..0.5 of a turn.
+    pub hue: f32,
+    /// Probability that the jitter is applied at all.
+    pub probability: f32,
+}
+
+impl RandomView {
+    /// The view of contrastive training: crops of 20 % to 100 % of the area, mirror images, colour jitter 0.4, 0.4, 0.4,
+    /// 0.1 in 80 % and greyscale in 20 % of the views.
+    pub fn contrastive() -> Self {
+        let jitter = Jitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1, probability: 0.8 };
+        Self { jitter: Some(jitter), grayscale: 0.2, ..Self::crop_and_flip() }
+    }
+
+    /// The view of classifier training: crop and mirror image, no colour change.
+    pub fn crop_and_flip() -> Self {
+        Self { scale: (0.2, 1.0), ratio: (3.0 / 4.0, 4.0 / 3.0), flip: 0.5, jitter: None, grayscale: 0.0 }
+    }
+
+    /// Refuses values that make no sense, naming the setting.
+    pub fn check(&self) -> Result<()> {
+        let refuse = |name: &str, reason: &str| Err(Error::Setting { name: name.into(), reason: reason.into() });
+        let probability = |p: f32| (0.0..=1.0).contains(&p);
+        if !(self.scale.0 > 0.0 && self.scale.0 <= self.scale.1 && self.scale.1 <= 1.0) {
+            return refuse("view.scale", "needs 0 < least <= greatest <= 1");
+        }
+        if !(self.ratio.0 > 0.0 && self.ratio.0 <= self.ratio.1 && self.ratio.1.is_finite()) {
+            return refuse("view.ratio", "needs 0 < least <= greatest");
+        }
+        if !probability(self.flip) || !probability(self.grayscale) {
+            return refuse("view.flip, view.grayscale", "probabilities lie in 0..1");
+        }
+        if let Some(jitter) = &self.jitter {
+            let strengths = [jitter.brightness, jitter.contrast, jitter.saturation];
+            if !strengths.iter().all(|s| *s >= 0.0 && s.is_finite()) {
+                return refuse("view.jitter", "strengths are at least 0");
+            }
+            if !(0.0..=0.5).contains(&jitter.hue) || !probability(jitter.probability) {
+                return refuse("view.jitter", "hue lies in 0..0.5 and probability in 0..1");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What makes one rendering differ from another; together with the picture's index it seeds the picture's generator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ViewSeed {
+    /// Seed of the run.
+    pub seed: u64,
+    /// Epoch.
+    pub epoch: u64,
+    /// Which of the views of this epoch.
+    pub view: u64,
+}
+
+impl ViewSeed {
+    /// The generator of picture `index` of a split.
+    fn generator(self, index: usize) -> ChaCha8Rng {
+        let mut key = [0u8; 32];
+        for (part, value) in key.chunks_exact_mut(8).zip([self.seed, self.epoch, self.view, index as u64]) {
+            part.copy_from_slice(&value.to_le_bytes());
+        }
+        ChaCha8Rng::from_seed(key)
+    }
+}
+
+/// Renders the pictures `indices` of a split as `N × size × size × 3` normalised values, `(x − mean) / std` per channel
+/// with x in 0..1. Works in parallel; the result does not depend on how.
+///
+/// # Panics
+/// If an index is not below [`Split::len`].
+pub fn render(
+    split: &Split,
+    indices: &[usize],
+    view: &View,
+    mean: [f32; 3],
+    std: [f32; 3],
+    seed: ViewSeed,
+) -> Vec<f32> {
+    let values = split.size * split.size * 3;
+    let mut out = vec![0f32; indices.len() * values];
+    // Every byte's normalised value, by the formula of the edge runtime: a standard view is a table look-up.
+    let table: Vec<[f32; 3]> =
+        (0..256).map(|b| std::array::from_fn(|c| (b as f32 / 255.0 - mean[c]) / std[c])).collect();
+    out.par_chunks_mut(values.max(1)).zip(indices).for_each_init(Scratch::default, |scratch, (out, &index)| {
+        let rgb = split.picture(index);
+        match view {
+            View::Standard => {
+                for (pixel, bytes) in out.chunks_exact_mut(3).zip(rgb.chunks_exact(3)) {
+                    for c in 0..3 {
+                        pixel[c] = table[usize::from(bytes[c])][c];
+                    }
+                }
+            }
+            View::Random(random) => {
+                random_view(rgb, split.size, random, &mut seed.generator(index), scratch);
+                normalise(&scratch.planes, mean, std, out);
+            }
+        }
+    });
+    out
+}
+
+/// Buffers of one worker, reused for every picture.
+#[derive(Default)]
+struct Scratch {
+    x: Taps,
+    y: Taps,
+    row: Vec<f32>,
+    wide: Vec<f32>,
+    /// The view: `3 × size × size` in 0..1.
+    planes: Vec<f32>,
+}
+
+/// A rectangle of a picture, pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Crop {
+    top: usize,
+    left: usize,
+    height: usize,
+    width: usize,
+}
+
+/// Draws and renders one random view of a square picture into `scratch.planes`.
+fn random_view(rgb: &[u8], size: usize, view: &RandomView, rng: &mut ChaCha8Rng, scratch: &mut Scratch) {
+    let crop = draw_crop(size, view, rng);
+    let mirror = rng.random::<f32>() < view.flip;
+    resized_crop(rgb, size, crop, mirror, size, scratch);
+    let mut planes = Planes::of(&mut scratch.planes);
+    if let Some(jitter) = &view.jitter
+        && rng.random::<f32>() < jitter.probability
+    {
+        apply_jitter(&mut planes, jitter, rng);
+    }
+    if rng.random::<f32>() < view.grayscale {
+        planes.grey();
+    }
+}
+
+fn uniform(rng: &mut ChaCha8Rng, low: f32, high: f32) -> f32 {
+    low + (high - low) * rng.random::<f32>()
+}
+
+/// A crop by area and log-uniform aspect ratio; after ten misfits, the largest centred one within the ratios.
+fn draw_crop(size: usize, view: &RandomView, rng: &mut ChaCha8Rng) -> Crop {
+    let area = (size * size) as f32;
+    for _ in 0..10 {
+        let target = area * uniform(rng, view.scale.0, view.scale.1);
+        let ratio = uniform(rng, view.ratio.0.ln(), view.ratio.1.ln()).exp();
+        let width = (target * ratio).sqrt().round_ties_even() as usize;
+        let height = (target / ratio).sqrt().round_ties_even() as usize;
+        if (1..=size).contains(&width) && (1..=size).contains(&height) {
+            let top = rng.random_range(0..=(size - height) as u32) as usize;
+            let left = rng.random_range(0..=(size - width) as u32) as usize;
+            return Crop { top, left, height, width };
+        }
+    }
+    let side = size as f32;
+    let width = if view.ratio.1 < 1.0 { (side * view.ratio.1).round_ties_even() } else { side };
+    let height = if view.ratio.0 > 1.0 { (side / view.ratio.0).round_ties_even() } else { side };
+    let (width, height) = ((width as usize).max(1), (height as usize).max(1));
+    Crop { top: (size - height) / 2, left: (size - width) / 2, height, width }
+}
+
+/// Cuts `crop` out of a picture `stride` pixels wide and resizes it to `size × size`, bilinear with antialias, into
+/// `scratch.planes` (0..1). Mirrors on the way, at no cost.
+fn resized_crop(rgb: &[u8], stride: usize, crop: Crop, mirror: bool, size: usize, scratch: &mut Scratch) {
+    let Scratch { x, y, row, wide, planes } = scratch;
+    x.set(Filter::Triangle, crop.width, size);
+    y.set(Filter::Triangle, crop.height, size);
+    if mirror {
+        x.reverse();
+    }
+    row.resize(crop.width * 3, 0.0);
+    wide.resize(3 * crop.height * size, 0.0);
+    planes.resize(3 * size * size, 0.0);
+    let plane = crop.height * size;
+    for r in 0..crop.height {
+        let from = ((crop.top + r) * stride + crop.left) * 3;
+        for (value, byte) in row.iter_mut().zip(&rgb[from..from + crop.width * 3]) {
+            *value = f32::from(*byte) * (1.0 / 255.0);
+        }
+        let (red, rest) = wide.split_at_mut(plane);
+        let (green, blue) = rest.split_at_mut(plane);
+        let at = r * size..(r + 1) * size;
+        blend_pixels(x, row, [&mut red[at.clone()], &mut green[at.clone()], &mut blue[at]]);
+    }
+    for (from, to) in wide.chunks_exact(plane).zip(planes.chunks_exact_mut(size * size)) {
+        for (o, out) in to.chunks_exact_mut(size).enumerate() {
+            blend_rows(y, o, &from[y.start[o] * size..], out);
+        }
+    }
+}
+
+/// One row along x: interleaved pixels to three planar rows.
+fn blend_pixels(x: &Taps, row: &[f32], out: [&mut [f32]; 3]) {
+    let [red, green, blue] = out;
+    let targets = red.iter_mut().zip(green).zip(blue).zip(&x.start);
+    // Enlarging always needs two taps: the usual case.
+    if x.count == 2 {
+        for ((((r, g), b), start), w) in targets.zip(x.weights.chunks_exact(2)) {
+            let p = &row[start * 3..start * 3 + 6];
+            *r = w[0] * p[0] + w[1] * p[3];
+            *g = w[0] * p[1] + w[1] * p[4];
+            *b = w[0] * p[2] + w[1] * p[5];
+        }
+        return;
+    }
+    for ((((r, g), b), start), weights) in targets.zip(x.weights.chunks_exact(x.count)) {
+        let mut sum = [0f32; 3];
+        for (w, p) in weights.iter().zip(row[start * 3..].chunks_exact(3)) {
+            for c in 0..3 {
+                sum[c] += w * p[c];
+            }
+        }
+        [*r, *g, *b] = sum;
+    }
+}
+
+/// Output row `o` along y: a weighted sum of the rows that begin at `rows`.
+fn blend_rows(y: &Taps, o: usize, rows: &[f32], out: &mut [f32]) {
+    let size = out.len();
+    let weights = &y.weights[o * y.count..(o + 1) * y.count];
+    if let &[w0, w1] = weights {
+        let (first, second) = rows[..2 * size].split_at(size);
+        for ((value, a), b) in out.iter_mut().zip(first).zip(second) {
+            *value = w0 * a + w1 * b;
+        }
+        return;
+    }
+    out.fill(0.0);
+    for (w, row) in weights.iter().zip(rows.chunks_exact(size)) {
+        for (value, a) in out.iter_mut().zip(row) {
+            *value += w * a;
+        }
+    }
+}
+
+/// The four colour operations in random order, each with its own random strength.
+fn apply_jitter(planes: &mut Planes, jitter: &Jitter, rng: &mut ChaCha8Rng) {
+    let mut order = [0, 1, 2, 3];
+    for last in (1..4).rev() {
+        order.swap(last, rng.random_range(0..=last as u32) as usize);
+    }
+    let mut factor = |strength: f32| uniform(rng, (1.0 - strength).max(0.0), 1.0 + strength);
+    let (brightness, contrast, saturation) =
+        (factor(jitter.brightness), factor(jitter.contrast), factor(jitter.saturation));
+    let turn = uniform(rng, -jitter.hue, jitter.hue);
+    for operation in order {
+        match operation {
+            0 if jitter.brightness > 0.0 => planes.brightness(brightness),
+            1 if jitter.contrast > 0.0 => planes.contrast(contrast),
+            2 if jitter.saturation > 0.0 => planes.saturation(saturation),
+            3 if jitter.hue > 0.0 => planes.hue(turn),
+            _ => {}
+        }
+    }
+}
+
+/// Planar 0..1 to interleaved normalised values.
+fn normalise(planes: &[f32], mean: [f32; 3], std: [f32; 3], out: &mut [f32]) {
+    let pixels = planes.len() / 3;
+    let scale = std.map(|s| 1.0 / s);
+    let shift: [f32; 3] = std::array::from_fn(|c| -mean[c] * scale[c]);
+    let (red, rest) = planes.split_at(pixels);
+    let (green, blue) = rest.split_at(pixels);
+    for (((pixel, r), g), b) in out.chunks_exact_mut(3).zip(red).zip(green).zip(blue) {
+        pixel[0] = r * scale[0] + shift[0];
+        pixel[1] = g * scale[1] + shift[1];
+        pixel[2] = b * scale[2] + shift[2];
+    }
+}

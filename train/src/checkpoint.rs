@@ -1,0 +1,293 @@
+//! Run folders: `run.json` (what the run is), `model.safetensors` (its weights), `log.jsonl` (one line an epoch).
+//!
+//! Every file is written beside its place and renamed into it. `run.json` holds the digest of the weights it belongs
+//! to, so a truncated, damaged or mixed-up folder is recognised before any weight is used.
+
+use crate::config::TrainConfig;
+use crate::network::{Graph, Network, Op};
+use crate::recipe::{Purpose, stream};
+use crate::{Error, Result};
+use candle_core::{DType, Device, Tensor};
+use excon_edge::image::Preprocess;
+use safetensors::tensor::{Dtype, TensorView};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Schema identifier of `run.json`.
+pub const SCHEMA: &str = "excon.run/1";
+/// Largest `run.json` that is read, bytes.
+const MANIFEST_LIMIT: u64 = 16 << 20;
+/// Largest weights file that is read, bytes.
+const WEIGHTS_LIMIT: u64 = 4 << 30;
+
+/// Tensors by name.
+pub type State = BTreeMap<String, Tensor>;
+
+/// What a run is: the content of `run.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunManifest {
+    /// Always [`SCHEMA`].
+    pub schema: String,
+    /// All settings.
+    pub config: TrainConfig,
+    /// The network.
+    pub graph: Graph,
+    /// Class names, in the order of the logits.
+    pub labels: Vec<String>,
+    /// From picture to input.
+    pub preprocess: Preprocess,
+    /// Name of the data set.
+    pub data: String,
+    /// Digest of the data set.
+    pub data_digest: String,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Whether training came to its end.
+    pub finished: bool,
+    /// Epoch the weights are from, from 1.
+    pub epoch: usize,
+    /// Accuracy on the fit half of validation, 0..1.
+    pub validation_accuracy: f64,
+    /// Mean negative log-likelihood on the fit half of validation, nats.
+    pub validation_nll: f64,
+    /// L2 strength of the refitted head; absent where the trained one was kept.
+    pub refit_l2: Option<f64>,
+    /// Seconds of training so far.
+    pub seconds: f64,
+    /// SHA-256 of `model.safetensors`, lower-case hex.
+    pub weights_sha256: String,
+    /// Version of the tool.
+    pub tool: String,
+}
+
+/// A run that has been read and checked.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// The folder.
+    pub path: PathBuf,
+    /// What it is.
+    pub manifest: RunManifest,
+    /// Weights and running statistics.
+    pub state: State,
+}
+
+impl Run {
+    /// Reads a run folder.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] naming the file that is missing, truncated, damaged or of another run.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = path.join("run.json");
+        let bytes = read_bounded(&file, MANIFEST_LIMIT)?;
+        let manifest: RunManifest = serde_json::from_slice(&bytes).map_err(|e| refuse(&file, e.to_string()))?;
+        if manifest.schema != SCHEMA {
+            return Err(refuse(&file, format!("schema is {:?}, this version reads {SCHEMA:?}", manifest.schema)));
+        }
+        let roles = [manifest.graph.features, manifest.graph.pooled, manifest.graph.logits, manifest.graph.projection];
+        let graph = rebuild(&manifest.graph).map_err(|e| refuse(&file, e.to_string()))?;
+        if roles.into_iter().chain([graph.paper_cam]).any(|r| r >= graph.nodes.len()) {
+            return Err(refuse(&file, "the graph names a node that does not exist".into()));
+        }
+        if graph.channels(graph.logits) != manifest.labels.len() {
+            return Err(refuse(&file, "the number of labels is not the number of outputs".into()));
+        }
+        let weights = path.join("model.safetensors");
+        let bytes = read_bounded(&weights, WEIGHTS_LIMIT)?;
+        if hex(&Sha256::digest(&bytes)) != manifest.weights_sha256 {
+            return Err(refuse(
+                &weights,
+                "it is not the file that run.json describes (damaged or half written)".into(),
+            ));
+        }
+        let run = Self { path: path.into(), manifest, state: parse_weights(&weights, &bytes)? };
+        run.network()?;
+        Ok(run)
+    }
+
+    /// The network with the run's weights.
+    ///
+    /// # Errors
+    /// When the weights do not fit the graph.
+    pub fn network(&self) -> Result<Network> {
+        let file = self.path.join("model.safetensors");
+        let mut network = Network::new(self.manifest.graph.clone(), &mut stream(0, Purpose::Weights, 0, 0))?;
+        network.load(&self.state).map_err(|e| refuse(&file, e.to_string()))?;
+        Ok(network)
+    }
+}
+
+/// Pushes the nodes of a graph that was read anew, so that its invariants hold.
+fn rebuild(read: &Graph) -> Result<Graph> {
+    let missing = || Error::Graph { node: "input".into(), reason: "the graph does not begin with its input".into() };
+    let Some(Op::Input { channels }) = read.nodes.first().map(|n| n.op.clone()) else { return Err(missing()) };
+    let mut graph = Graph::new(read.name.clone(), channels);
+    for node in &read.nodes[1..] {
+        graph.push(node.name.clone(), node.op.clone(), &node.inputs)?;
+    }
+    Ok(Graph { nodes: graph.nodes, ..read.clone() })
+}
+
+/// Writes a run folder.
+#[derive(Debug)]
+pub struct RunWriter {
+    path: PathBuf,
+    log: String,
+}
+
+impl RunWriter {
+    /// Creates the folder if needed; files of an earlier run stay until they are replaced.
+    ///
+    /// # Errors
+    /// When the folder cannot be created or written to.
+    pub fn create(path: &Path) -> Result<Self> {
+        let cannot = |source| Error::Edge(excon_edge::Error::Write { path: path.into(), source });
+        std::fs::create_dir_all(path).map_err(cannot)?;
+        tempfile::NamedTempFile::new_in(path).map_err(cannot)?;
+        Ok(Self { path: path.into(), log: String::new() })
+    }
+
+    /// Saves weights, then the manifest with their digest.
+    ///
+    /// # Errors
+    /// When a file cannot be written; the old ones stay.
+    pub fn save(&self, manifest: &mut RunManifest, state: &State) -> Result<()> {
+        let bytes = weights_bytes(state)?;
+        manifest.weights_sha256 = hex(&Sha256::digest(&bytes));
+        let text = serde_json::to_string_pretty(manifest).map_err(|e| refuse(&self.path, e.to_string()))?;
+        replace(&self.path.join("model.safetensors"), &bytes, true)?;
+        replace(&self.path.join("run.json"), (text + "\n").as_bytes(), true)
+    }
+
+    /// Adds a line to `log.jsonl`.
+    ///
+    /// # Errors
+    /// When the file cannot be written; the old one stays.
+    pub fn log(&mut self, record: &impl Serialize) -> Result<()> {
+        let line = serde_json::to_string(record).map_err(|e| refuse(&self.path, e.to_string()))?;
+        self.log.push_str(&line);
+        self.log.push('\n');
+        replace(&self.path.join("log.jsonl"), self.log.as_bytes(), false)
+    }
+}
+
+/// Loads starting weights into a network: from a run folder or a `.safetensors` file. Tensors are matched by name;
+/// classifier and projection head may be absent or of another shape, everything else must fit. Returns the names of
+/// the tensors that kept their fresh values.
+///
+/// # Errors
+/// [`Error::Checkpoint`] when the file cannot be used or an encoder tensor is missing or of another shape.
+pub fn initialise(network: &mut Network, source: &Path) -> Result<Vec<String>> {
+    let given = if source.is_dir() {
+        Run::open(source)?.state
+    } else {
+        parse_weights(source, &read_bounded(source, WEIGHTS_LIMIT)?)?
+    };
+    let mut state = network.state()?;
+    let encoder = encoder_nodes(network.graph());
+    let mut fresh = Vec::new();
+    for (name, tensor) in &mut state {
+        let node = name.rsplit_once('.').map_or(name.as_str(), |(node, _)| node);
+        match given.get(name) {
+            Some(found) if found.shape() == tensor.shape() => *tensor = found.clone(),
+            _ if !encoder.contains(&node) => fresh.push(name.clone()),
+            Some(found) => {
+                let reason = format!("{name} has shape {:?} instead of {:?}", found.dims(), tensor.dims());
+                return Err(refuse(source, reason));
+            }
+            None => return Err(refuse(source, format!("{name} is missing"))),
+        }
+    }
+    network.load(&state)?;
+    Ok(fresh)
+}
+
+/// Names of the convolutions and norms.
+fn encoder_nodes(graph: &Graph) -> Vec<&str> {
+    let encodes = |op: &Op| matches!(op, Op::Conv { .. } | Op::Norm { .. });
+    graph.nodes.iter().filter(|n| encodes(&n.op)).map(|n| n.name.as_str()).collect()
+}
+
+/// Names of the encoder nodes in the first `count` stages: the stem, then each group of nodes whose names share the
+/// part before the first dot.
+///
+/// # Errors
+/// When the network has fewer stages.
+pub fn frozen_nodes(graph: &Graph, count: usize) -> Result<Vec<String>> {
+    let nodes = encoder_nodes(graph);
+    let stage = |name: &str| name.split(['.', '_']).next().unwrap_or_default().to_string();
+    let mut stages: Vec<String> = nodes.iter().map(|n| stage(n)).collect();
+    stages.dedup();
+    if count > stages.len() {
+        let reason = format!("{count} is more than the {} stages of {}", stages.len(), graph.name);
+        return Err(Error::Setting { name: "freeze".into(), reason });
+    }
+    Ok(nodes.iter().filter(|n| stages[..count].contains(&stage(n))).map(|n| n.to_string()).collect())
+}
+
+fn parse_weights(path: &Path, bytes: &[u8]) -> Result<State> {
+    let tensors =
+        candle_core::safetensors::load_buffer(bytes, &Device::Cpu).map_err(|e| refuse(path, e.to_string()))?;
+    let mut state = State::new();
+    for (name, tensor) in tensors {
+        let tensor = tensor.to_dtype(DType::F32)?;
+        if !tensor.flatten_all()?.to_vec1::<f32>()?.iter().all(|v| v.is_finite()) {
+            return Err(refuse(path, format!("{name} holds values that are not finite")));
+        }
+        state.insert(name, tensor);
+    }
+    Ok(state)
+}
+
+fn weights_bytes(state: &State) -> Result<Vec<u8>> {
+    let mut raw = BTreeMap::new();
+    for (name, tensor) in state {
+        let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        raw.insert(name.clone(), (tensor.dims().to_vec(), bytes));
+    }
+    let wrong = |e: safetensors::SafeTensorError| refuse(Path::new("model.safetensors"), e.to_string());
+    let mut views = Vec::with_capacity(raw.len());
+    for (name, (shape, bytes)) in &raw {
+        views.push((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(wrong)?));
+    }
+    safetensors::serialize(views, None).map_err(wrong)
+}
+
+fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let size = std::fs::metadata(path).map_err(|e| refuse(path, e.to_string()))?.len();
+    if size > limit {
+        return Err(refuse(path, format!("{size} bytes are more than the {limit} this version reads")));
+    }
+    std::fs::read(path).map_err(|e| refuse(path, e.to_string()))
+}
+
+/// Writes beside, then renames; `durable` waits for the disk in between.
+fn replace(path: &Path, bytes: &[u8], durable: bool) -> Result<()> {
+    let cannot = |source| Error::Edge(excon_edge::Error::Write { path: path.into(), source });
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less the umask, as any new file
+    let mut file = builder.tempfile_in(folder).map_err(cannot)?;
+    file.write_all(bytes).map_err(cannot)?;
+    if durable {
+        file.as_file().sync_all().map_err(cannot)?;
+    }
+    file.persist(path).map_err(|e| cannot(e.error))?;
+    Ok(())
+}
+
+fn refuse(path: &Path, reason: String) -> Error {
+    Error::Checkpoint { path: path.into(), reason }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests;

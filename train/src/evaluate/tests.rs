@@ -1,0 +1,52 @@
+//! The network behind the engine trait, and the figures of a split.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::explain::network_head;
+use crate::golden::{gap, network, tensors, values, whole};
+use excon_edge::engine::Shapes;
+
+/// The twelve reference pictures as a split.
+fn split() -> (Split, Preprocess) {
+    let f = tensors("network/batch");
+    let bytes = f["image_u8"].permute((0, 2, 3, 1)).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+    let names = (0..12).map(|i| format!("{i}")).collect();
+    let split = Split { size: 32, rgb: bytes, labels: whole(&f["label"]), names };
+    (split, Preprocess { size: 32, mean: [0.5071, 0.4867, 0.4408], std: [0.2675, 0.2565, 0.2761] })
+}
+
+#[test]
+fn the_engine_gives_the_reference_logits_and_maps() {
+    let engine = NetworkEngine::new(network(), 32).unwrap();
+    let images: Vec<f32> = tensors("network/batch")["input"].flatten_all().unwrap().to_vec1().unwrap();
+    let out = engine.run(&images).unwrap();
+    let f = tensors("network/eval_forward");
+    let as_f64 = |v: &[f32]| v.iter().map(|x| f64::from(*x)).collect::<Vec<_>>();
+    assert!(gap(&as_f64(&out.logits), &values(&f["logits"])) < 2e-5);
+    let maps = values(&f["last_map"]);
+    assert!(gap(&as_f64(&out.features[..maps.len()]), &maps) < 2e-5);
+    assert_eq!(engine.shapes(), Shapes { input: [3, 32, 32], classes: 10, features: [64, 8, 8] });
+    assert!(engine.run(&images[1..]).is_err());
+    assert!(engine.run(&[]).is_err());
+    // The batch does not change an answer.
+    let one = engine.run(&images[..3 * 32 * 32]).unwrap();
+    assert!(gap(&as_f64(&one.logits), &as_f64(&out.logits[..10])) < 1e-5);
+}
+
+#[test]
+fn figures_of_a_split_agree_with_a_direct_count() {
+    let engine = NetworkEngine::new(network(), 32).unwrap();
+    let head = network_head(engine.network()).unwrap();
+    let (split, preprocess) = split();
+    let e = evaluate(&engine, &head, &split, &preprocess, 1.0).unwrap();
+    // The fixture's notes: the network labels 5 of the 12 right.
+    assert_eq!((e.metrics.count, e.metrics.accuracy), (12, 5.0 / 12.0));
+    assert!(e.completeness_residual < 1e-5);
+    assert_eq!(e.faithfulness.count, 12);
+    assert_eq!(e.logits, logits(&engine, &split, &preprocess).unwrap());
+    let hotter = evaluate(&engine, &head, &split, &preprocess, 4.0).unwrap();
+    assert_eq!(hotter.metrics.accuracy, e.metrics.accuracy);
+    assert_ne!(hotter.metrics.nll, e.metrics.nll);
+    let strange = Split { labels: vec![10; 12], ..split };
+    assert!(evaluate(&engine, &head, &strange, &preprocess, 1.0).is_err());
+}
