@@ -148,3 +148,60 @@ impl InplaceOp2 for Update<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn parameters() -> Vec<(String, Var)> {
+        let var = |values: &[f32]| Var::new(values, &Device::Cpu).unwrap();
+        vec![("a".into(), var(&[1.0, -2.0])), ("b".into(), var(&[3.0]))]
+    }
+
+    /// One step on the loss Σ a².
+    fn step(optimizer: &mut Sgd, a: &Var) {
+        let loss = a.sqr().unwrap().sum_all().unwrap();
+        optimizer.step(&loss.backward().unwrap(), 0.1).unwrap();
+    }
+
+    #[test]
+    fn saved_momentum_continues_the_same_run() {
+        let config = SgdConfig { momentum: 0.5, weight_decay: 0.0, nesterov: false };
+        let vars = parameters();
+        let mut optimizer = Sgd::new(vars.clone(), config).unwrap();
+        step(&mut optimizer, &vars[0].1);
+        // g = (2, −4), so a = (0.8, −1.6); b has no gradient and no momentum.
+        assert_eq!(vars[0].1.to_vec1::<f32>().unwrap(), [0.8, -1.6]);
+        assert_eq!(vars[1].1.to_vec1::<f32>().unwrap(), [3.0]);
+        let state = optimizer.state().unwrap();
+        assert_eq!(state.keys().collect::<Vec<_>>(), ["momentum.a"]);
+        let copy = vec![("a".into(), Var::from_tensor(&vars[0].1.copy().unwrap()).unwrap())];
+        let mut resumed = Sgd::new(copy.clone(), config).unwrap();
+        resumed.load(&state).unwrap();
+        step(&mut optimizer, &vars[0].1);
+        step(&mut resumed, &copy[0].1);
+        // b = 0.5 · 2 + 1.6 = 2.6.
+        let a: Vec<f32> = vars[0].1.to_vec1().unwrap();
+        assert!((a[0] - 0.54).abs() < 1e-6, "{a:?}");
+        assert_eq!(copy[0].1.to_vec1::<f32>().unwrap(), a);
+    }
+
+    #[test]
+    fn settings_and_states_that_make_no_sense_are_refused() {
+        let new = |momentum, weight_decay, nesterov| {
+            Sgd::new(parameters(), SgdConfig { momentum, weight_decay, nesterov }).map(drop).map_err(|e| e.to_string())
+        };
+        assert!(new(1.0, 0.0, false).unwrap_err().contains("momentum"));
+        assert!(new(f64::NAN, 0.0, false).unwrap_err().contains("momentum"));
+        assert!(new(0.9, -1.0, false).unwrap_err().contains("weight_decay"));
+        assert!(new(0.0, 0.0, true).unwrap_err().contains("nesterov"));
+        let mut optimizer = Sgd::new(parameters(), SgdConfig::default()).unwrap();
+        for (name, len) in [("momentum.c", 2), ("momentum.a", 3), ("a", 2)] {
+            let tensor = Tensor::zeros(len, DType::F32, &Device::Cpu).unwrap();
+            let error = optimizer.load(&BTreeMap::from([(name.into(), tensor)])).unwrap_err().to_string();
+            assert!(error.contains(name), "{error}");
+        }
+        assert!(optimizer.state().unwrap().is_empty());
+    }
+}

@@ -238,7 +238,7 @@ impl Convolution {
         let frame = self.frame(shapes);
         let plain = Frame::new([rows, columns, outputs], 0);
         let job = self.weight_job(shapes, plain.steps(1));
-        let sums: Vec<Vec<f32>> = parts(n)
+        let sums: Vec<Vec<f32>> = parts(n, job.len())
             .into_par_iter()
             .with_max_len(1)
             .map(|part| {
@@ -313,9 +313,12 @@ pub(super) fn shared_chunks(images: usize, image: usize) -> Vec<Range<usize>> {
     chunks(0..images, image.max(CHUNK / fair)).collect()
 }
 
-/// Runs of images that each have their own partial sum: as few as keep all threads busy to the end.
-pub(super) fn parts(images: usize) -> Vec<Range<usize>> {
-    let parts = (4 * rayon::current_num_threads()).clamp(1, images.max(1));
+/// Runs of images that each have their own partial sum of `len` numbers: enough that the threads end together, and no
+/// more than fit 256 MB unless there are more threads.
+pub(super) fn parts(images: usize, len: usize) -> Vec<Range<usize>> {
+    let threads = rayon::current_num_threads();
+    let room = ((64 << 20) / len.max(1)).max(threads);
+    let parts = (4 * threads).min(room).clamp(1, images.max(1));
     (0..parts).map(|part| images * part / parts..images * (part + 1) / parts).collect()
 }
 

@@ -8,6 +8,7 @@ mod buffers;
 mod chain;
 mod conv;
 mod correlate;
+mod folded;
 mod frame;
 mod norm;
 mod pixelwise;
@@ -16,8 +17,9 @@ mod pool;
 mod tests;
 mod weight_gradient;
 
-pub use chain::{Link, Source, chain, chain_folded};
+pub use chain::{Link, Source, chain};
 pub use conv::{Convolution, conv2d, conv2d_fused};
+pub use folded::chain_folded;
 pub use norm::{EPSILON, NormOutput, Statistics, batch_norm};
 pub use pool::{global_pool, max_pool};
 
