@@ -249,7 +249,9 @@ mod tests {
     /// `n` pictures of two classes with the float logit gap `gap`; int8 gets the first `wrong` wrong.
     fn case(n: usize, wrong: usize) -> (Vec<f32>, Vec<f32>, Vec<usize>) {
         let labels: Vec<usize> = (0..n).map(|i| i % 2).collect();
-        let row = |i: usize, right: bool| if (i % 2 == 0) == right { [1.0 + (i % 7) as f32, 0.0] } else { [0.0, 1.0] };
+        let row = |i: usize, right: bool| {
+            if (i.is_multiple_of(2)) == right { [1.0 + (i % 7) as f32, 0.0] } else { [0.0, 1.0] }
+        };
         let float = (0..n).flat_map(|i| row(i, i % 5 > 0)).collect();
         let int8 = (0..n).flat_map(|i| row(i, i % 5 > 0 && i >= wrong)).collect();
         (float, int8, labels)

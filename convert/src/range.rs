@@ -9,6 +9,7 @@ use crate::fold::{Folded, LayerOp};
 use crate::onnx::pb::ModelProto;
 use crate::probe::Probe;
 use crate::{Error, Result};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 /// Bins of a histogram.
@@ -97,7 +98,7 @@ impl Histogram {
             Method::MinMax => self.largest,
             Method::Percentile999 => self.percentile(0.999),
             Method::Percentile9999 => self.percentile(0.9999),
-            Method::Entropy => self.best(ENTROPY_BINS, 1, |edge| self.divergence(edge)),
+            Method::Entropy => self.best(ENTROPY_BINS, 4, |edge| self.divergence(edge)),
             Method::Mse => self.best(LEVELS / 2, 4, |edge| self.squared_error(edge)),
         }
     }
@@ -227,13 +228,15 @@ impl Observed {
     /// Scale (range / 127) of every map by one rule; `None` where a layer stays float. Max pooling only chooses among
     /// its input's levels, so it keeps its input's scale.
     pub fn scales(&self, network: &Folded, method: Method) -> Vec<Option<f32>> {
-        let mut scales: Vec<Option<f32>> = Vec::with_capacity(self.histograms.len());
-        for (layer, histogram) in network.layers.iter().zip(&self.histograms) {
-            let scale = match layer.op {
-                LayerOp::MaxPool { .. } => layer.inputs.first().and_then(|&i| scales[i]),
-                _ => histogram.as_ref().map(|h| scale_of(h.threshold(method))),
-            };
-            scales.push(scale);
+        let own: Vec<Option<f32>> = self
+            .histograms
+            .par_iter()
+            .map(|histogram| histogram.as_ref().map(|h| scale_of(h.threshold(method))))
+            .collect();
+        let mut scales: Vec<Option<f32>> = Vec::with_capacity(own.len());
+        for (layer, own) in network.layers.iter().zip(own) {
+            let inherits = matches!(layer.op, LayerOp::MaxPool { .. });
+            scales.push(if inherits { layer.inputs.first().and_then(|&i| scales[i]) } else { own });
         }
         scales
     }
@@ -301,6 +304,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
         fn thresholds_lie_in_the_observed_range(values in prop::collection::vec(-100f32..100.0, 1..500)) {
             let h = histogram(&values);
