@@ -43,7 +43,7 @@ impl Weights {
     pub fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Self> {
         let fail = |reason: String| Error::Weights { path: path.to_path_buf(), reason };
         let file = SafeTensors::deserialize(bytes).map_err(|e| fail(format!("not a safetensors file ({e})")))?;
-        let mut arrays = BTreeMap::new();
+        let mut arrays = Vec::new();
         for (name, view) in file.iter() {
             match view.dtype() {
                 Dtype::F32 => {}
@@ -52,12 +52,28 @@ impl Weights {
             }
             let (chunks, _) = view.data().as_chunks::<4>();
             let values: Vec<f32> = chunks.iter().map(|c| f32::from_le_bytes(*c)).collect();
+            arrays.push((name.to_string(), view.shape().to_vec(), values));
+        }
+        Self::from_arrays(path, arrays)
+    }
+
+    /// Takes over named arrays with their shapes; `path` appears in errors.
+    ///
+    /// # Errors
+    /// When a shape does not fit its values, or a value is not finite.
+    pub fn from_arrays(path: &Path, arrays: Vec<(String, Vec<usize>, Vec<f32>)>) -> Result<Self> {
+        let fail = |reason: String| Error::Weights { path: path.to_path_buf(), reason };
+        let mut named = BTreeMap::new();
+        for (name, shape, values) in arrays {
+            if shape.iter().product::<usize>() != values.len() {
+                return Err(fail(format!("tensor {name} has {} values for shape {shape:?}", values.len())));
+            }
             if let Some(at) = values.iter().position(|v| !v.is_finite()) {
                 return Err(fail(format!("tensor {name} holds {} at position {at}", values[at])));
             }
-            arrays.insert(name.to_string(), Array { shape: view.shape().to_vec(), values });
+            named.insert(name, Array { shape, values });
         }
-        Ok(Self { path: path.to_path_buf(), arrays })
+        Ok(Self { path: path.to_path_buf(), arrays: named })
     }
 
     /// The array of this name.

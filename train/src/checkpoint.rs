@@ -98,7 +98,10 @@ impl Run {
         let weights = path.join("model.safetensors");
         let bytes = read_bounded(&weights, WEIGHTS_LIMIT)?;
         if hex(&Sha256::digest(&bytes)) != manifest.weights_sha256 {
-            return Err(refuse(&weights, "it is not the file that run.json describes (damaged or half written)".into()));
+            return Err(refuse(
+                &weights,
+                "it is not the file that run.json describes (damaged or half written)".into(),
+            ));
         }
         let run = Self { path: path.into(), manifest, state: parse_weights(&weights, &bytes)? };
         run.network()?;
@@ -226,7 +229,8 @@ pub fn frozen_nodes(graph: &Graph, count: usize) -> Result<Vec<String>> {
 }
 
 fn parse_weights(path: &Path, bytes: &[u8]) -> Result<State> {
-    let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu).map_err(|e| refuse(path, e.to_string()))?;
+    let tensors =
+        candle_core::safetensors::load_buffer(bytes, &Device::Cpu).map_err(|e| refuse(path, e.to_string()))?;
     let mut state = State::new();
     for (name, tensor) in tensors {
         let tensor = tensor.to_dtype(DType::F32)?;

@@ -251,12 +251,14 @@ fn explain_error(message: &str) -> Error {
         return fail("configuration", message.to_string());
     };
     let known: Vec<&str> = quoted.collect();
-    let nearest = known.iter().map(|k| (strsim::damerau_levenshtein(given, k), k)).min_by_key(|(d, _)| *d);
+    let bare = |name: &str| name.replace(['-', '_'], "");
+    let distance = |known: &str| strsim::damerau_levenshtein(&bare(given), &bare(known));
+    let nearest = known.iter().map(|k| (distance(k), k)).min_by_key(|(d, _)| *d);
     let hint = match nearest {
         Some((distance, key)) if distance <= 2.max(given.len() / 3) => format!("did you mean `{key}`?"),
         _ => format!("known are {}", known.join(", ")),
     };
-    fail(given, format!("is not known; {hint}"))
+    fail(given, format!("`{given}` is not known; {hint}"))
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ impl Default for Schedule {
 impl Schedule {
     /// Rate for batch `step` (from 0, of `steps` in an epoch) of `epoch` (from 1, of `epochs`), given the base rate.
     pub fn rate(&self, base: f64, epoch: usize, epochs: usize, step: usize, steps: usize) -> f64 {
-        if epoch <= self.warmup_epochs {
+        if (1..=self.warmup_epochs).contains(&epoch) {
             let target = self.decayed(base, self.warmup_epochs, epochs);
             let done = ((epoch - 1) * steps + step) as f64 / (self.warmup_epochs * steps) as f64;
             return self.warmup_from + done * (target - self.warmup_from);

@@ -174,7 +174,8 @@ impl<'a> Session<'a> {
         }
         let black = std::array::from_fn(|c| -data.mean[c] / data.std[c]);
         let recipe = recipe::build(config, black)?;
-        let learns = |name: &str| !frozen.iter().any(|n| name.strip_prefix(n).is_some_and(|rest| rest.starts_with('.')));
+        let learns =
+            |name: &str| !frozen.iter().any(|n| name.strip_prefix(n).is_some_and(|rest| rest.starts_with('.')));
         let (with_head, rest): (Vec<_>, Vec<_>) =
             network.parameters().into_iter().filter(|(n, _)| learns(n)).partition(|(n, _)| n.starts_with(&head));
         let (encoder, classifier) = if recipe.trains_classifier() {
@@ -313,9 +314,8 @@ struct Sums {
 
 impl Sums {
     fn add(&mut self, step: &Step, loss: f64, pictures: usize) {
-        let weighted = |sum: Option<f64>, part: Option<f64>| {
-            part.map(|p| sum.unwrap_or(0.0) + p * pictures as f64).or(sum)
-        };
+        let weighted =
+            |sum: Option<f64>, part: Option<f64>| part.map(|p| sum.unwrap_or(0.0) + p * pictures as f64).or(sum);
         self.loss += loss * pictures as f64;
         self.contrastive = weighted(self.contrastive, step.contrastive);
         self.cross_entropy = weighted(self.cross_entropy, step.cross_entropy);

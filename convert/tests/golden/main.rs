@@ -8,3 +8,4 @@ mod export;
 mod fold;
 mod quantize;
 mod range;
+mod run;

@@ -140,7 +140,7 @@ fn label_names(files: &Files, kind: Kind, bytes: &[u8], expected: usize) -> Resu
 fn records(files: &Files, kind: Kind, name: &str, bytes: &[u8], classes: usize) -> Result<Split> {
     let head = kind.label_bytes().len();
     let record = head + 3 * PLANE;
-    if bytes.is_empty() || bytes.len() % record != 0 {
+    if bytes.is_empty() || !bytes.len().is_multiple_of(record) {
         return Err(files.error(format!(
             "{name} has {} bytes, not a multiple of the record size {record}: byte {} begins a record that is cut short. \
              Fetch it again",

@@ -15,9 +15,7 @@ use candle_core::{Device, Tensor};
 use excon_edge::engine::Engine;
 use excon_edge::image::{Picture, Preprocess};
 use excon_edge::probability::{Metrics, log_softmax, softmax_rows};
-use excon_edge::saliency::{
-    Faithfulness, LinearHead, class_activation_map, completeness_residual, faithfulness,
-};
+use excon_edge::saliency::{Faithfulness, LinearHead, class_activation_map, completeness_residual, faithfulness};
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
@@ -95,9 +93,8 @@ pub fn evaluate(
 /// The averages over all pictures from those of parts.
 fn joined(parts: &[Faithfulness]) -> Faithfulness {
     let count: usize = parts.iter().map(|p| p.count).sum();
-    let mean = |value: fn(&Faithfulness) -> f64| {
-        parts.iter().map(|p| value(p) * p.count as f64).sum::<f64>() / count as f64
-    };
+    let mean =
+        |value: fn(&Faithfulness) -> f64| parts.iter().map(|p| value(p) * p.count as f64).sum::<f64>() / count as f64;
     Faithfulness {
         drop: mean(|p| p.drop),
         increase: mean(|p| p.increase),

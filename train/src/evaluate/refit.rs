@@ -65,7 +65,8 @@ pub fn refit_head(network: &mut Network, data: &Dataset, fit: &Split) -> Result<
     let name = &network.graph().nodes[network.graph().logits].name;
     let (weight_name, bias_name) = (format!("{name}.weight"), format!("{name}.bias"));
     let (weight, bias) = unfold(&x, classes, &mean.flatten_all()?.to_vec1()?, &deviation.flatten_all()?.to_vec1()?);
-    let mut state = old.iter().map(|(k, t)| Ok((k.clone(), t.copy()?))).collect::<Result<std::collections::BTreeMap<_, _>>>()?;
+    let mut state =
+        old.iter().map(|(k, t)| Ok((k.clone(), t.copy()?))).collect::<Result<std::collections::BTreeMap<_, _>>>()?;
     let channels = weight.len() / classes;
     state.insert(weight_name, Tensor::from_vec(weight, (classes, channels), &Device::Cpu)?);
     state.insert(bias_name, Tensor::from_vec(bias, classes, &Device::Cpu)?);

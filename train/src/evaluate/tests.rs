@@ -2,9 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use excon_edge::engine::Shapes;
 use crate::explain::network_head;
 use crate::golden::{gap, network, tensors, values, whole};
+use excon_edge::engine::Shapes;
 
 /// The twelve reference pictures as a split.
 fn split() -> (Split, Preprocess) {

@@ -145,8 +145,15 @@ fn paper_mode_moves_the_running_statistics_three_times() {
     let moved = run(ExplainConfig::paper());
     let network = network();
     let mut want = start;
-    let masked = explain(&network, &ExplainConfig { explainer_bn: ExplainerNorm::TrainNoUpdate, ..ExplainConfig::paper() },
-        &images, &labels, [0.0; 3]).unwrap().masked;
+    let masked = explain(
+        &network,
+        &ExplainConfig { explainer_bn: ExplainerNorm::TrainNoUpdate, ..ExplainConfig::paper() },
+        &images,
+        &labels,
+        [0.0; 3],
+    )
+    .unwrap()
+    .masked;
     let stem = network.graph().find("stem_conv").unwrap();
     for x in [&images, &masked, &images] {
         let mean = network.infer(x, NormMode::Batch, &[stem]).unwrap()[0].mean((0, 1, 2)).unwrap();

@@ -7,13 +7,13 @@
 //! input and the weight gradient are computed. Results are stored only where sums of two branches need them.
 
 use super::conv::{Convolution, Shapes, chunks, parts, shared_chunks};
-use super::correlate::Epilogue;
+use super::correlate::{Correlation, Epilogue};
 use super::frame::Frame;
 use super::norm::{affine, gradients};
 use super::pixelwise::{
     Affine, AffineSum, Coefficients, Deviation, Gated, Moments, NormGradient, Plain, Raw, Value, map, sum, sum_range,
 };
-use super::{Shared, Statistics, buffers, floats, with_floats, with_scratch};
+use super::{Shared, Statistics, buffers, floats, uninitialised, with_floats, with_scratch};
 use candle_core::{CpuStorage, CustomOp2, Device, Layout, Result, Shape, Tensor, bail};
 use excon_edge::kernel::{Isa, active};
 use rayon::prelude::*;
@@ -73,6 +73,77 @@ pub fn chain(x: &Tensor, parameters: &Tensor, links: &[Link]) -> Result<(Tensor,
     let input = x.dims4()?;
     let (op, statistics) = with_floats([&x, &parameters], |[x, p]| Chain::forward(x, input, p, links))?;
     Ok((x.apply_op2(&parameters, op)?, statistics))
+}
+
+/// The last link's output with known statistics, not tracked. `folded` holds each link's convolution weights with the
+/// norm folded in, and the biases.
+///
+/// Nothing ties the images together here, so a thread takes a few through all links while they are in its cache.
+///
+/// # Errors
+/// When shapes do not fit together, a link reads a later one, or the tensors are not `f32`.
+pub fn chain_folded(x: &Tensor, folded: &[(Tensor, Vec<f32>)], links: &[Link]) -> Result<Tensor> {
+    let x = x.contiguous()?;
+    let (entry, isa) = (x.dims4()?, active());
+    if links.is_empty() || folded.len() != links.len() {
+        bail!("a chain of {} links with weights for {}", links.len(), folded.len());
+    }
+    let mut jobs: Vec<(Shapes, Frame, Correlation)> = Vec::with_capacity(links.len());
+    for (i, (link, (weight, bias))) in links.iter().zip(folded).enumerate() {
+        let shape = |source| match source {
+            Source::Entry => Ok(entry),
+            Source::Link(other) if other < i => Ok(jobs[other].0.output),
+            Source::Link(_) => bail!("link {i} reads a link that does not come before it"),
+        };
+        let conv = Convolution { stride: link.stride, padding: link.padding, isa };
+        let shapes = conv.shape(shape(link.input)?, weight.dims4()?)?;
+        let added = link.residual.map(shape).transpose()?;
+        if bias.len() != shapes.output.3 || added.is_some_and(|added| added != shapes.output) {
+            bail!("link {i} has {} biases, or adds a map of another shape", bias.len());
+        }
+        let job = with_floats([&weight.contiguous()?], |[weight]| Ok(conv.forward_job(&shapes, weight)))?;
+        jobs.push((shapes, conv.frame(&shapes), job));
+    }
+    let image = |(_, h, w, c): (usize, usize, usize, usize)| h * w * c;
+    let Some((last, ..)) = jobs.last() else { bail!("an empty chain") };
+    let output = (entry.0, last.output.1, last.output.2, last.output.3);
+    let mut y = uninitialised(entry.0 * image(output));
+    let out = Shared::of(&mut y);
+    let largest = jobs.iter().map(|(_, frame, _)| frame.len()).max().unwrap_or(1);
+    let run = |x: &[f32], images: Range<usize>, maps: &mut Vec<Vec<f32>>| {
+        let count = images.len();
+        with_scratch(|[scratch, _]| {
+            for (i, (link, (shapes, frame, job))) in links.iter().zip(&jobs).enumerate() {
+                let len = count * image(shapes.output);
+                let (before, rest) = maps.split_at_mut(i);
+                let here = &mut rest[0];
+                if here.len() < len {
+                    here.resize(len, 0.0);
+                }
+                let read = |source| match source {
+                    Source::Entry => &x[images.start * image(entry)..images.end * image(entry)],
+                    Source::Link(other) => &before[other][..],
+                };
+                let input = frame.pad(read(link.input), 0..count, scratch);
+                let residual = link.residual.map(|source| read(source).as_ptr());
+                let epilogue = Epilogue { bias: Some(&folded[i].1), residual, relu: link.relu };
+                // SAFETY: the frame and the maps hold `count` images; the last link writes this chunk's own of `y`.
+                unsafe {
+                    let to =
+                        if i + 1 == links.len() { out.at(images.start * image(output)) } else { here.as_mut_ptr() };
+                    job.run(count, input, to, epilogue);
+                }
+            }
+        });
+    };
+    with_floats([&x], |[x]| {
+        shared_chunks(entry.0, largest)
+            .into_par_iter()
+            .with_max_len(1)
+            .for_each_init(|| vec![vec![]; links.len()], |maps, images| run(x, images, maps));
+        Ok(())
+    })?;
+    Tensor::from_vec(y, output, &Device::Cpu)
 }
 
 /// A link that has run.

@@ -16,7 +16,7 @@ mod pool;
 mod tests;
 mod weight_gradient;
 
-pub use chain::{Link, Source, chain};
+pub use chain::{Link, Source, chain, chain_folded};
 pub use conv::{Convolution, conv2d, conv2d_fused};
 pub use norm::{EPSILON, NormOutput, Statistics, batch_norm};
 pub use pool::{global_pool, max_pool};

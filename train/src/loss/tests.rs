@@ -94,11 +94,9 @@ fn reproduces_the_three_published_vectors() {
     let view1 = [[1.0, 0.2, 0.0], [0.8, 0.5, 0.1], [0.0, 1.0, 0.3f64]];
     let view2 = [[0.9, 0.1, 0.3], [0.5, 0.7, 0.0], [0.2, 0.9, 0.4f64]];
     let back = [[0.6, 0.6, 0.5f64]; 2];
-    let real = Tensor::cat(
-        &[Tensor::new(&view1, &Device::Cpu).unwrap(), Tensor::new(&view2, &Device::Cpu).unwrap()],
-        0,
-    )
-    .unwrap();
+    let real =
+        Tensor::cat(&[Tensor::new(&view1, &Device::Cpu).unwrap(), Tensor::new(&view2, &Device::Cpu).unwrap()], 0)
+            .unwrap();
     let all = Tensor::cat(&[real.clone(), Tensor::new(&back, &Device::Cpu).unwrap()], 0).unwrap();
     for (rows, background, want) in [
         (&real, Background::Off, 1.66637157),

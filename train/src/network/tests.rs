@@ -4,6 +4,7 @@
 use super::*;
 use crate::optimizer::{Sgd, SgdConfig};
 use candle_core::{D, DType, Device, Tensor};
+use rand::RngExt;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use std::collections::{BTreeMap, HashMap};
 
@@ -53,6 +54,22 @@ fn close(got: &Tensor, wanted: &Tensor, tolerance: f32, what: &str) {
     assert_eq!(got.dims(), wanted.dims(), "{what}");
     let gap = largest(&(got - wanted).unwrap());
     assert!(gap <= tolerance, "{what}: off by {gap}, allowed {tolerance}");
+}
+
+/// Seeded numbers, uniform in −1 … 1.
+fn noise(seed: u64, shape: &[usize]) -> Tensor {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let values = (0..shape.iter().product::<usize>()).map(|_| rng.random::<f32>() * 2.0 - 1.0).collect();
+    Tensor::from_vec::<_, f32>(values, shape, &Device::Cpu).unwrap()
+}
+
+/// Agreement in the mean square, which a few ReLUs that fall to the other side by rounding hardly move.
+#[track_caller]
+fn alike(got: &Tensor, wanted: &Tensor, tolerance: f32, what: &str) {
+    assert_eq!(got.dims(), wanted.dims(), "{what}");
+    let norm = |t: &Tensor| t.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap().sqrt();
+    let gap = norm(&(got - wanted).unwrap()) / norm(wanted).max(f32::MIN_POSITIVE);
+    assert!(gap <= tolerance, "{what}: off by {gap} of the norm, allowed {tolerance}");
 }
 
 fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Tensor {
@@ -191,7 +208,7 @@ fn every_named_network_runs_and_only_what_is_asked_for() {
         let graph = build(name, 7, stem, 128).unwrap();
         let network = Network::new(graph, &mut ChaCha8Rng::seed_from_u64(2)).unwrap();
         let graph = network.graph();
-        let x = Tensor::randn(0f32, 1.0, (2, side, side, 3), &Device::Cpu).unwrap();
+        let x = noise(4, &[2, side, side, 3]);
         let fetch = [graph.features, graph.logits, graph.projection, graph.paper_cam];
         let outputs = network.forward(&x, NormMode::Train, &fetch).unwrap();
         assert_eq!(outputs[0].dims(), features, "{name}");
@@ -208,6 +225,47 @@ fn every_named_network_runs_and_only_what_is_asked_for() {
         for (a, b) in eval.iter().zip(&fused) {
             close(a, b, 1e-4 * largest(a).max(1.0), name);
         }
+    }
+}
+
+/// Asking for the first convolution keeps the encoder from running as one operation.
+#[test]
+fn the_whole_encoder_and_single_operations_agree_in_all_gradients() {
+    // In a deep network with few pixels a norm, rounding grows: the last tolerance is for that.
+    for (name, stem, side, tolerance) in [
+        ("resnet20", Stem::Stride1, 9, 2e-3),
+        ("resnet8", Stem::Stride2, 21, 2e-3),
+        ("resnet18", Stem::Imagenet, 37, 5e-3),
+        ("resnet50", Stem::Stride2, 34, 5e-2),
+    ] {
+        let new = || {
+            let graph = build(name, 5, stem, 16).unwrap();
+            Network::new(graph, &mut ChaCha8Rng::seed_from_u64(3)).unwrap()
+        };
+        let (whole, single) = (new(), new());
+        let graph = whole.graph();
+        let x = candle_core::Var::from_tensor(&noise(5, &[5, side, side, 3])).unwrap();
+        let first = graph.find("stem_conv").unwrap();
+        let a = whole.forward(&x, NormMode::Train, &[graph.logits]).unwrap();
+        let b = single.forward(&x, NormMode::Train, &[graph.logits, first]).unwrap();
+        close(&a[0], &b[0], 1e-4 * largest(&b[0]), name);
+        let weights = noise(6, a[0].dims());
+        let [a, b] = [a, b].map(|y| (&y[0] * &weights).unwrap().sum_all().unwrap().backward().unwrap());
+        let (got, wanted) = (a.get(&x).unwrap(), b.get(&x).unwrap());
+        alike(got, wanted, tolerance, &format!("{name}: input"));
+        let (mine, theirs) = (whole.parameters(), single.parameters());
+        for ((parameter, p), (_, q)) in mine.iter().zip(&theirs).filter(|((name, _), _)| !name.starts_with("head.")) {
+            let (got, wanted) = (a.get(p).unwrap(), b.get(q).unwrap());
+            alike(got, wanted, tolerance, &format!("{name}: {parameter}"));
+        }
+        let (mine, theirs) = (whole.state().unwrap(), single.state().unwrap());
+        for (key, value) in &mine {
+            close(value, &theirs[key], 1e-4 * largest(value).max(1.0), &format!("{name}: {key}"));
+        }
+        // Evaluation: the encoder in one go, and folded one by one.
+        let a = whole.infer(&x, NormMode::Eval, &[graph.features]).unwrap();
+        let b = whole.infer(&x, NormMode::Eval, &[graph.features, first]).unwrap();
+        close(&a[0], &b[0], 1e-4 * largest(&b[0]), name);
     }
 }
 

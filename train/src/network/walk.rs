@@ -7,7 +7,7 @@
 use super::graph::{Graph, NodeId, Op};
 use super::parameters::{Network, Numbers};
 use crate::kernel::{
-    EPSILON, Link, Source, Statistics, batch_norm, chain, conv2d, conv2d_fused, global_pool, max_pool,
+    EPSILON, Link, Source, Statistics, batch_norm, chain, chain_folded, conv2d, conv2d_fused, global_pool, max_pool,
 };
 use crate::{Error, Result};
 use candle_core::{Tensor, Var};
@@ -129,7 +129,7 @@ impl Plan {
         Self { steps, last_use }
     }
 
-    /// The part that runs as one operation when norms use the batch's statistics, if the plan has such a part.
+    /// The part that runs as one operation in training and inference, if the plan has such a part.
     fn region(&self, graph: &Graph) -> Option<Region> {
         let exit = graph.features;
         let entry = self.steps[..exit].iter().rposition(|&s| s == Step::Single)?;
@@ -219,7 +219,8 @@ impl Network {
             return Err(Error::Graph { node: graph.nodes[0].name.clone(), reason });
         }
         let plan = Plan::new(graph, fetch, leaf);
-        let region = if norm == NormMode::Eval || leaf.is_some() { None } else { plan.region(graph) };
+        let whole = leaf.is_none() && (norm != NormMode::Eval || !tracked);
+        let region = if whole { plan.region(graph) } else { None };
         let mut values: Vec<Option<Tensor>> = vec![None; graph.nodes.len()];
         let mut variable = None;
         for id in 0..graph.nodes.len() {
@@ -324,15 +325,23 @@ impl Network {
     }
 
     fn region(&self, input: &Tensor, region: &Region, mode: NormMode, tracked: bool) -> Result<Tensor> {
-        let mut parts = vec![];
+        let (mut parts, mut folded) = (vec![], vec![]);
         for &(conv, norm) in &region.nodes {
-            if let (Numbers::Conv { weight }, Numbers::Norm { weight: scale, bias, .. }) =
+            if let (Numbers::Conv { weight }, Numbers::Norm { weight: scale, bias, running }) =
                 (&self.numbers[conv], &self.numbers[norm])
             {
+                if mode == NormMode::Eval {
+                    let fixed = running.read().unwrap_or_else(PoisonError::into_inner);
+                    folded.push(fold(weight, scale, bias, &fixed)?);
+                    continue;
+                }
                 for var in [weight, scale, bias] {
                     parts.push(if tracked { var.flatten_all()? } else { var.as_detached_tensor().flatten_all()? });
                 }
             }
+        }
+        if mode == NormMode::Eval {
+            return Ok(chain_folded(input, &folded, &region.links)?);
         }
         let (y, batches) = chain(input, &Tensor::cat(&parts, 0)?, &region.links)?;
         if mode == NormMode::Train {

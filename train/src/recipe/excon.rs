@@ -57,7 +57,10 @@ impl Excon {
 
 impl Recipe for Excon {
     fn needs(&self, epoch: usize) -> Needs {
-        Needs { standard: self.explains(epoch), random: if self.view1_unmasked && self.explains(epoch) { 1 } else { 2 } }
+        Needs {
+            standard: self.explains(epoch),
+            random: if self.view1_unmasked && self.explains(epoch) { 1 } else { 2 },
+        }
     }
 
     fn step(&self, network: &Network, batch: &Batch) -> Result<Step> {

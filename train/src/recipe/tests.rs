@@ -152,5 +152,10 @@ fn frozen_classifier_moves_the_classifier_alone() {
         network.parameters().into_iter().filter(|(_, v)| grads.get(v).is_some()).map(|(n, _)| n).collect();
     assert_eq!(moved.len(), 2);
     assert!(moved.iter().all(|n| n.starts_with("fc.")));
-    close(&network.state().unwrap()["stem_bn.running_mean"], &tensors("network/weights")["stem_bn.running_mean"], 0.0, "");
+    close(
+        &network.state().unwrap()["stem_bn.running_mean"],
+        &tensors("network/weights")["stem_bn.running_mean"],
+        0.0,
+        "",
+    );
 }

@@ -81,7 +81,8 @@ fn every_recipe_learns_and_its_run_opens_again() {
 fn a_seed_repeats_and_another_differs() {
     let data = data();
     let run = |seed| {
-        let trained = train(&TrainConfig { seed, epochs: 2, ..config(RecipeName::Excon) }, &data, None, &mut ()).unwrap();
+        let trained =
+            train(&TrainConfig { seed, epochs: 2, ..config(RecipeName::Excon) }, &data, None, &mut ()).unwrap();
         let state: Vec<Vec<f64>> = trained.network.state().unwrap().values().map(values).collect();
         let losses: Vec<f64> = trained.epochs.iter().map(|e| e.loss).collect();
         (state, losses)
@@ -108,7 +109,8 @@ fn steps_and_epochs_are_observed() {
         }
     }
     let mut count = Count::default();
-    train(&TrainConfig { batch: 40, epochs: 2, ..config(RecipeName::CrossEntropy) }, &data(), None, &mut count).unwrap();
+    train(&TrainConfig { batch: 40, epochs: 2, ..config(RecipeName::CrossEntropy) }, &data(), None, &mut count)
+        .unwrap();
     assert_eq!((count.0, count.1, count.2), (6, 2, true));
 }
 
