@@ -173,7 +173,7 @@ fn accuracy(r: &Report) -> Markup {
          calibrated. Explanation drop (lower is better) and increase (higher is better) keep the top 15 % of the map.",
         percent(r.agreement)
     );
-    let sentence = "What the conversion costs, measured on the test pictures, which nothing was chosen by.";
+    let sentence = "What the conversion costs, on the test pictures. Nothing was chosen on them.";
     section(
         "Float and 8-bit integers",
         sentence,
@@ -198,7 +198,7 @@ fn budget(r: &Report) -> Markup {
                 Verdict::NotMet => verdict(false, b.verdict.words()),
                 Verdict::TooFewPictures => text(b.verdict.words()),
             };
-            let measured = format!("{:.1} ({low:.1} to {high:.1})", 100.0 * b.item.measured);
+            let measured = format!("{:.1} ({low:.1} to {high:.1})", 100.0 * b.item.measured).replace('-', "−");
             vec![text(&b.item.name), text(format!("{:.1}", 100.0 * b.item.allowed)), text(measured), state]
         })
         .collect();
