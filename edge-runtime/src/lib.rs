@@ -7,6 +7,8 @@
 pub mod bundle;
 pub mod engine;
 mod error;
+#[cfg(test)]
+mod fixture;
 pub mod image;
 pub mod kernel;
 pub mod page;

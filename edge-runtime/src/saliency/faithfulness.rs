@@ -68,7 +68,7 @@ pub fn faithfulness(engine: &dyn Engine, head: &LinearHead, images: &[f32], frac
     if head.channels != shapes.features[0] || head.classes != shapes.classes {
         return refuse("the head does not fit the engine's shapes".into());
     }
-    if length == 0 || images.len() % length != 0 {
+    if length == 0 || !images.len().is_multiple_of(length) {
         return refuse(format!("{} values are no whole number of pictures of {length}", images.len()));
     }
     if !(0.0..=1.0).contains(&fraction) {

@@ -8,6 +8,8 @@ mod faithfulness;
 mod map;
 mod mask;
 #[cfg(test)]
+mod resnet8;
+#[cfg(test)]
 mod tests;
 
 pub use curve::{Curves, area, deletion_insertion};
@@ -73,7 +75,10 @@ impl LinearHead {
 /// # Panics
 /// When the length is not a positive multiple of `channels`.
 pub fn pool(features: &[f32], channels: usize) -> Vec<f32> {
-    assert!(channels > 0 && !features.is_empty() && features.len() % channels == 0, "features must be C × h × w");
+    assert!(
+        channels > 0 && !features.is_empty() && features.len().is_multiple_of(channels),
+        "features must be C × h × w"
+    );
     let area = features.len() / channels;
     let mean = |plane: &[f32]| plane.iter().map(|v| f64::from(*v)).sum::<f64>() / area as f64;
     features.chunks_exact(area).map(|plane| mean(plane) as f32).collect()
