@@ -183,7 +183,7 @@ impl TrainConfig {
             return Err(fail("validation", format!("{} is not in 0..1", self.validation)));
         }
         let decay = self.optimizer.weight_decay;
-        if !(0.0..1.0).contains(&self.optimizer.momentum) || !(decay >= 0.0 && decay.is_finite()) {
+        if !(0.0..1.0).contains(&self.optimizer.momentum) || decay < 0.0 || !decay.is_finite() {
             return Err(fail("optimizer", "momentum must be in 0..1 and weight_decay at least 0".into()));
         }
         if self.recipe == RecipeName::ExconB && self.background == Background::Off {

@@ -161,7 +161,7 @@ struct Session<'a> {
 impl<'a> Session<'a> {
     fn new(config: &'a TrainConfig, data: &'a Dataset) -> Result<Self> {
         let classes = data.labels.len();
-        if data.train.len() == 0 || data.validation.len() < 2 {
+        if data.train.is_empty() || data.validation.len() < 2 {
             let reason = "training needs pictures in train and at least two in validation".to_string();
             return Err(Error::Setting { name: "data".into(), reason });
         }

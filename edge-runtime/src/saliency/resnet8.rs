@@ -1,5 +1,7 @@
 //! For tests: the ResNet-8 of the golden vectors, written plainly, as an engine to explain.
 
+#![allow(clippy::unwrap_used)]
+
 use super::{LinearHead, pool};
 use crate::engine::{Engine, Outputs, Shapes};
 use crate::fixture::Golden;

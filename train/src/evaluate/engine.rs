@@ -60,7 +60,7 @@ impl Engine for NetworkEngine {
     fn run(&self, images: &[f32]) -> Result<Outputs> {
         let fail = |reason: String| Error::Engine { engine: self.name().into(), reason };
         let each: usize = self.shapes.input.iter().product();
-        if images.is_empty() || images.len() % each != 0 {
+        if images.is_empty() || !images.len().is_multiple_of(each) {
             return Err(fail(format!("{} values are no whole number of pictures of {each}", images.len())));
         }
         self.outputs(images, images.len() / each).map_err(|e| fail(e.to_string()))

@@ -58,7 +58,7 @@ pub fn evaluate(
     let started = Instant::now();
     let shapes = engine.shapes();
     let classes = shapes.classes;
-    if split.len() == 0 || split.labels.iter().any(|&l| l >= classes) {
+    if split.is_empty() || split.labels.iter().any(|&l| l >= classes) {
         let reason = format!("it holds {} pictures, and the network knows {classes} classes", split.len());
         return Err(Error::Setting { name: "data".into(), reason });
     }
