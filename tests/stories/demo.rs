@@ -1,0 +1,63 @@
+//! "I cloned it and typed the one command."
+
+use super::{excon, excon_edge, photographs};
+use serde_json::Value;
+use std::fs;
+
+/// Two epochs prove the chain: report, page, bundle, and the board's command on the demo's bundle.
+#[test]
+fn the_demo_ends_with_a_report_and_a_bundle_that_the_board_accepts() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let run = excon(here, &["demo", "--quick", "--out", "demo"]).expect(0);
+    assert!(run.stdout.contains("demo/report.html") && run.stdout.contains("excon-edge predict"), "{}", run.stdout);
+
+    let report: Value = serde_json::from_slice(&fs::read(here.join("demo/report.json")).unwrap()).unwrap();
+    assert_eq!(report["schema"], "excon.report/1");
+    assert_eq!(report["training"]["joint"], true);
+    for key in ["/float/accuracy", "/int8/accuracy", "/int8/ece"] {
+        let value = report.pointer(key).and_then(Value::as_f64).unwrap_or_else(|| panic!("{key} is missing"));
+        assert!((0.0..=1.0).contains(&value), "{key} = {value}");
+    }
+    assert!(report["seconds"].as_f64().unwrap() > 0.0);
+    // Far above the sixth that guessing gives: two epochs learn something, and int8 keeps it.
+    assert!(report["int8"]["accuracy"].as_f64().unwrap() > 0.25, "{}", report["int8"]["accuracy"]);
+    assert!(report["int8"]["completeness_residual"].as_f64().unwrap() < 1e-4);
+    let saliency = report["board"]["phases"].to_string();
+    assert!(saliency.contains("healthy"));
+
+    let page = fs::read_to_string(here.join("demo/report.html")).unwrap();
+    assert!(page.contains("<svg") && page.contains("data:image/png;base64,"));
+    for outside in ["http://", "https://", "<script", "<link"] {
+        assert!(!page.replace("http://www.w3.org/2000/svg", "").contains(outside), "the page reaches out: {outside}");
+    }
+
+    let picture = photographs(here).join("test/glass/glass121.jpg");
+    let bundle = "demo/trashnet.excon";
+    let prediction =
+        excon_edge(here, &["predict", bundle, picture.to_str().unwrap(), "--explain", "maps", "--format", "json"])
+            .expect(0)
+            .json();
+    let sum: f64 = prediction["probabilities"].as_object().map_or_else(
+        || prediction["probabilities"].as_array().unwrap().iter().map(|p| p.as_f64().unwrap()).sum(),
+        |classes| classes.values().map(|p| p.as_f64().unwrap()).sum(),
+    );
+    assert!((sum - 1.0).abs() < 1e-6, "{sum}");
+    assert_eq!(fs::read_dir(here.join("maps")).unwrap().count(), 1);
+
+    let status = excon_edge(here, &["status", bundle]).expect(0);
+    assert!(status.stdout.contains("P(a false alarm within t effective frames)"), "{}", status.stdout);
+}
+
+/// The same seed gives the same network and the same bundle, byte for byte; another seed does not.
+#[test]
+fn a_seed_repeats_the_demo() {
+    let folder = tempfile::tempdir().unwrap();
+    let bundle = |name: &str, seed: &str| {
+        excon(folder.path(), &["demo", "--quick", "--seed", seed, "--out", name]).expect(0);
+        fs::read(folder.path().join(name).join("trashnet.excon")).unwrap()
+    };
+    let first = bundle("first", "3");
+    assert!(first == bundle("again", "3"), "two runs of one seed differ");
+    assert!(first != bundle("other", "4"), "the seed changes nothing");
+}

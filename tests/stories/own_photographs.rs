@@ -1,0 +1,72 @@
+//! "I have a folder of photographs and a board."
+
+use super::{excon, excon_edge, own_folder};
+use ::excon_edge::image::{self, Picture};
+use ::excon_edge::page::png;
+use std::fs;
+
+/// Class folder → run → evaluation → bundle and ONNX → prediction → watch that rings on dark frames and is answered.
+#[test]
+fn from_a_class_folder_to_an_alarm() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let own = own_folder(here, 60);
+    let train = ["train", "--data", "own", "--epochs", "2", "--out", "run", "--format", "json"];
+    let trained = excon(here, &train).expect(0).json();
+    assert_eq!(trained["schema"], "excon.training/1");
+    assert_eq!(trained["recipe"], "excon (device, joint)");
+
+    let evaluated = excon(here, &["evaluate", "run", "--data", "own", "--format", "json"]).expect(0).json();
+    assert_eq!(evaluated["schema"], "excon.evaluation/1");
+
+    // A budget that is not met is exit code 1, after the file is written.
+    let converted = excon(here, &["convert", "run", "--data", "own", "--target", "cpu", "--out", "own.excon"]);
+    assert!([0, 1].contains(&converted.code), "{}", converted.stderr);
+    excon(here, &["convert", "run", "--data", "own", "--target", "cpu", "--out", "own.onnx"]);
+    assert!(fs::metadata(here.join("own.onnx")).unwrap().len() > 10_000);
+    let inspected = excon(here, &["inspect", "own.excon"]).expect(0);
+    assert!(inspected.stdout.contains("cardboard, glass, paper"), "{}", inspected.stdout);
+    let evaluated = excon(here, &["evaluate", "own.excon", "--data", "own", "--format", "json"]).expect(0).json();
+    assert_eq!(evaluated["schema"], "excon.evaluation/1");
+
+    // Frames that the network never saw so dark.
+    let frames = here.join("frames");
+    fs::create_dir(&frames).unwrap();
+    let mut number = 0;
+    let mut add = |bytes: &[u8], name: &str| {
+        fs::write(frames.join(format!("{number:04}{name}")), bytes).unwrap();
+        number += 1;
+    };
+    for file in fs::read_dir(own.join("glass")).unwrap().take(40) {
+        let picture = image::read(&file.unwrap().path()).unwrap();
+        let dark = Picture { rgb: picture.rgb.iter().map(|v| v / 4).collect(), ..picture };
+        add(&png(&dark).unwrap(), ".png");
+    }
+    let watch = ["watch", "own.excon", "frames", "--independent", "--state", "state", "--mean-time", "1000"];
+    let rang = excon_edge(here, &watch).expect(1);
+    assert!(rang.stdout.to_lowercase().contains("alarm"), "{}", rang.stdout);
+    let status = excon_edge(here, &["status", "own.excon", "--state", "state"]);
+    assert!(status.stdout.contains("alarm"), "{}", status.stdout);
+    excon_edge(here, &["acknowledge", "own.excon", "--state", "state"]).expect(0);
+    excon_edge(here, &watch).expect(0);
+}
+
+/// Every recipe in both modes trains by name, converts, and predicts; trained weights start another run.
+#[test]
+fn every_recipe_trains_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    own_folder(here, 30);
+    for recipe in ["cross-entropy", "supcon", "excon", "excon-b"] {
+        for mode in ["device", "paper"] {
+            let out = format!("{recipe}-{mode}");
+            let settings = ["--epochs", "1", "--batch", "16", "--lr", "0.02", "--image-size", "32"];
+            let mut arguments = vec!["train", "--data", "own", "--recipe", recipe, "--mode", mode, "--out", &out];
+            arguments.extend(settings);
+            excon(here, &arguments).expect(0);
+            assert!(here.join(&out).join("model.safetensors").is_file());
+        }
+    }
+    let again = ["train", "--data", "own", "--init", "excon-device", "--freeze", "2", "--epochs", "1"];
+    excon(here, &[&again[..], &["--image-size", "32", "--out", "again"]].concat()).expect(0);
+}
