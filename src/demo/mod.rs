@@ -123,13 +123,23 @@ impl Options {
 
     fn next(&self) -> Vec<String> {
         let out = self.out.display();
-        vec![
+        let commands = [
             format!("excon inspect {out}/trashnet.excon"),
             format!("excon-edge predict {out}/trashnet.excon PHOTO.jpg --explain {out}/maps"),
             format!("excon-edge watch {out}/trashnet.excon FOLDER --state {out}/state"),
             "excon train --data YOUR_PHOTOS --out runs/mine".to_string(),
-        ]
+        ];
+        // `cargo run` builds this command alone and puts neither on the path.
+        let build =
+            (!on_path()).then(|| "cargo build --release --workspace && PATH=\"$PWD/target/release:$PATH\"".into());
+        build.into_iter().chain(commands).collect()
     }
+}
+
+/// Whether the shell finds this very command by its name.
+fn on_path() -> bool {
+    let folder = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.to_path_buf()));
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|p| Some(&p) == folder.as_ref()))
 }
 
 /// Both forms of the network on the test pictures.

@@ -256,8 +256,12 @@ fn calibration(r: &Report) -> Markup {
                  number of pictures in each bin.";
     section(
         "Calibration",
-        "Is the board right in 80 of 100 cases where it says 80 %? One temperature, fitted on \
-        validation pictures with the int8 engine itself, is all that was changed.",
+        &format!(
+            "Is the board right in 80 of 100 cases where it says 80 %? One temperature, fitted on validation pictures \
+             with the int8 engine itself to lower their NLL, is all that was changed. On the test pictures NLL went \
+             from {:.3} to {:.3}; a binned error of {} pictures moves by a point or two by chance alone.",
+            s.unscaled.nll, s.metrics.nll, s.metrics.count
+        ),
         &figure("", &charts, &caption(r, words, &format!("{} test pictures, int8", s.metrics.count))),
     )
 }

@@ -1,8 +1,13 @@
 //! "I cloned it and typed the one command."
 
 use super::{excon, excon_edge, photographs};
+use ::excon_edge::bundle::Bundle;
+use ::excon_edge::engine::{Engine, tract::TractEngine};
+use excon_train::dataset::{self, OpenOptions};
 use serde_json::Value;
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 /// Two epochs prove the chain: report, page, bundle, and the board's command on the demo's bundle.
 #[test]
@@ -32,6 +37,8 @@ fn the_demo_ends_with_a_report_and_a_bundle_that_the_board_accepts() {
         assert!(!page.replace("http://www.w3.org/2000/svg", "").contains(outside), "the page reaches out: {outside}");
     }
 
+    agrees_with_onnx_runtime(&here.join("demo/trashnet.excon"));
+
     let picture = photographs(here).join("test/glass/glass121.jpg");
     let bundle = "demo/trashnet.excon";
     let prediction =
@@ -47,6 +54,42 @@ fn the_demo_ends_with_a_report_and_a_bundle_that_the_board_accepts() {
 
     let status = excon_edge(here, &["status", bundle]).expect(0);
     assert!(status.stdout.contains("P(a false alarm within t effective frames)"), "{}", status.stdout);
+}
+
+/// The sealed int8 file passes `onnx.checker`, and ONNX Runtime names the same class as the board's engine on at least
+/// 99 % of the test photographs. Says so where `EXCON_PYTHON` names no Python with `onnx` and `onnxruntime`.
+fn agrees_with_onnx_runtime(bundle: &Path) {
+    let Some(python) = std::env::var_os("EXCON_PYTHON") else {
+        println!("skipped: set EXCON_PYTHON to compare the demo's model with ONNX Runtime");
+        return;
+    };
+    let bundle = Bundle::open(bundle).unwrap();
+    let test = dataset::open("trashnet", &OpenOptions::default()).unwrap().test;
+    let mut images = vec![];
+    (0..test.len()).for_each(|i| bundle.manifest.preprocess.normalise(&test.to_picture(i), &mut images));
+    let ours = TractEngine::from_onnx(&bundle.model, "demo").unwrap().run(&images).unwrap();
+
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("model.onnx"), &bundle.model).unwrap();
+    fs::write(folder.path().join("input.f32"), images.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())
+        .unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/convert/tests/python/run_onnx.py");
+    let shape = bundle.manifest.network.input.map(|d| d.to_string());
+    let done = Command::new(python).arg(script).arg(folder.path()).args(shape).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let theirs: Vec<f32> = fs::read(folder.path().join("logits.f32"))
+        .unwrap()
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|bytes| f32::from_le_bytes(*bytes))
+        .collect();
+
+    let best = |logits: &[f32]| (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap();
+    let classes = bundle.manifest.labels.len();
+    let pairs = ours.logits.chunks(classes).zip(theirs.chunks(classes));
+    let equal = pairs.filter(|(a, b)| best(a) == best(b)).count();
+    assert!(theirs.len() == ours.logits.len() && equal * 100 >= test.len() * 99, "{equal} of {}", test.len());
 }
 
 /// The same seed gives the same network and the same bundle, byte for byte; another seed does not.
