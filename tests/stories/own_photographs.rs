@@ -68,7 +68,7 @@ fn measures_robustness(here: &Path) {
     let table = &json["corruptions"];
     assert_eq!((&table["origin"], &table["pictures"]), (&"regenerated".into(), &6.into()));
     let cells = table["cells"].as_array().unwrap();
-    assert!(cells.len() >= 70 && cells.len() % 5 == 0);
+    assert!(cells.len() >= 70 && cells.len().is_multiple_of(5));
     assert!(cells.iter().all(|c| ["accuracy", "ece", "nll"].iter().all(|key| c[*key].is_f64())));
     let said = excon(here, &few).expect(0).stdout;
     for word in ["PGD-20 8/255", "regenerated", "gaussian_noise", "NLL, nats", "mean without dark"] {

@@ -2,7 +2,8 @@
 //!
 //! Pictures are drawn anew with replacement. The calibration error of a resample is larger than that of the sample, on
 //! average, because gaps of both signs count; the interval is therefore the resamples' central 95 % moved so that their
-//! mean lies on the measured value, and cut to 0..1.
+//! mean lies on the measured value, and cut to 0..1. Where every answer is right, or every one wrong, resamples of the
+//! accuracy cannot differ: its interval is then the exact one of Clopper and Pearson.
 
 use excon_edge::probability::argmax;
 use rand::{RngExt, SeedableRng};
@@ -44,10 +45,14 @@ impl Intervals {
         let resamples: Vec<(f64, f64)> =
             (0..RESAMPLES).map(|_| figures((0..n).map(|_| scored[rng.random_range(0..n)]))).collect();
         let measured = figures(scored.iter().copied());
-        Self {
-            accuracy: central(measured.0, resamples.iter().map(|r| r.0).collect()),
-            ece: central(measured.1, resamples.iter().map(|r| r.1).collect()),
-        }
+        // P(no miss in n) = 2.5 % at this accuracy.
+        let all_alike = 0.025f64.powf(1.0 / n as f64);
+        let accuracy = match scored.iter().filter(|s| s.0).count() {
+            0 => [0.0, 1.0 - all_alike],
+            hits if hits == n => [all_alike, 1.0],
+            _ => central(measured.0, resamples.iter().map(|r| r.0).collect()),
+        };
+        Self { accuracy, ece: central(measured.1, resamples.iter().map(|r| r.1).collect()) }
     }
 }
 
@@ -139,5 +144,15 @@ mod tests {
         assert!((3.0..5.5).contains(&(few.0 / many.0)), "{few:?} {many:?}");
         assert!(few.1 > 2.0 * many.1);
         assert_eq!(Intervals::of(&[], 3, &[]).accuracy, [0.0, 1.0]);
+    }
+
+    #[test]
+    fn all_wrong_or_all_right_is_no_certainty() {
+        // Clopper and Pearson, 0 and 20 of 20: 0.1684 and 0.8316.
+        let rows = [0.7, 0.2, 0.1].repeat(20);
+        let wrong = Intervals::of(&rows, 3, &[1; 20]).accuracy;
+        let right = Intervals::of(&rows, 3, &[0; 20]).accuracy;
+        assert!(wrong[0] == 0.0 && (wrong[1] - 0.1684).abs() < 1e-4, "{wrong:?}");
+        assert!(right[1] == 1.0 && (right[0] - 0.8316).abs() < 1e-4, "{right:?}");
     }
 }
