@@ -11,6 +11,9 @@ pub const INPUT: u8 = 65;
 /// A defect of this program.
 pub const INTERNAL: u8 = 70;
 
+/// Stopped by the person at the keyboard.
+pub const INTERRUPTED: u8 = 130;
+
 /// See the module's first paragraph.
 #[derive(Debug)]
 pub struct Failure {

@@ -1,7 +1,7 @@
 //! `excon`, the workstation command: photographs in, a watched board out.
 //!
 //! Data goes to stdout, progress and errors to stderr. Exit codes: 0 done · 1 a check said no · 64 usage · 65 bad input ·
-//! 70 internal · 73 cannot write.
+//! 70 internal · 73 cannot write · 130 interrupted.
 
 mod commands;
 mod demo;
@@ -27,7 +27,10 @@ fn main() -> ExitCode {
     match commands::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            terminal::error(&failure.message);
+            match failure.code {
+                failure::INTERRUPTED => terminal::note(&failure.message),
+                _ => terminal::error(&failure.message),
+            }
             ExitCode::from(failure.code)
         }
     }

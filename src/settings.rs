@@ -67,13 +67,18 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// The settings that come out.
-    pub fn resolve(&self) -> Result<TrainConfig> {
+    /// The settings that come out: over the defaults, or over those of the run that is resumed.
+    pub fn resolve(&self, resumed: Option<&TrainConfig>) -> Result<TrainConfig> {
         let text = self.config.as_ref().map(|path| {
             std::fs::read_to_string(path).map_err(|source| excon_edge::Error::Read { path: path.clone(), source })
         });
         let overrides = self.overrides()?;
-        TrainConfig::resolve(text.transpose()?.as_deref(), &overrides).map_err(|e| {
+        let text = text.transpose()?;
+        let config = match resumed {
+            Some(run) => run.with(text.as_deref(), &overrides),
+            None => TrainConfig::resolve(text.as_deref(), &overrides),
+        };
+        config.map_err(|e| {
             let mut failure = Failure::from(e);
             if let Some(path) = &self.config {
                 failure.message += &format!(" (settings from {} and the flags)", path.display());

@@ -59,6 +59,11 @@ pub fn error(message: &str) {
     anstream::eprintln!("{BAD}error:{BAD:#} {message}");
 }
 
+/// A remark, on stderr.
+pub fn note(message: &str) {
+    anstream::eprintln!("{message}");
+}
+
 /// A finished step, on stderr.
 pub fn done(step: &str, detail: &str, took: Duration) {
     anstream::eprintln!("{GOOD}✓{GOOD:#} {step:<9} {detail}  {DIM}{}{DIM:#}", duration(took.as_secs_f64()));

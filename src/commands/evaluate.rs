@@ -1,5 +1,6 @@
 //! `excon evaluate`: what a run or a bundle is worth on a data set.
 
+use super::robustness::{self, with_interval};
 use crate::failure::{Failure, Result};
 use crate::terminal::{self, Format, Progress, duration, percent};
 use clap::Args;
@@ -23,7 +24,10 @@ Examples:
   excon evaluate runs/trashnet --data trashnet
   excon evaluate runs/demo/trashnet.excon --data PHOTOS --split validation
 
-A bundle brings its temperature. For a run it is fitted on one half of the validation pictures.")]
+  excon evaluate runs/trashnet --data trashnet --attacks --corruptions --limit 200
+
+A bundle brings its temperature. For a run it is fitted on one half of the validation pictures. Intervals are 95 %
+bootstrap intervals. Corruptions are regenerated from the pictures, not read from the published files.")]
 pub struct Evaluate {
     /// A run folder or a bundle
     #[arg(value_name = "RUN|FILE.excon")]
@@ -34,6 +38,15 @@ pub struct Evaluate {
     /// Which pictures
     #[arg(long, value_enum, default_value = "test")]
     split: Which,
+    /// Measure also under FGSM (1, 2, 4, 8 /255) and PGD-20 (8/255); needs a run
+    #[arg(long)]
+    attacks: bool,
+    /// Measure also on every corruption at five severities
+    #[arg(long)]
+    corruptions: bool,
+    /// Measure on so many pictures, spread evenly over the split
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -156,6 +169,11 @@ fn head(network: &Network) -> Result<LinearHead> {
 impl Evaluate {
     /// Measures.
     pub fn run(&self, format: Format) -> Result<()> {
+        if self.attacks && !self.model.is_dir() {
+            return Err(Failure::usage(
+                "--attacks needs gradients, which a bundle has not. Give the run it was made from",
+            ));
+        }
         let model = Model::open(&self.model)?;
         let data = model.data(&self.data)?;
         let split = match self.split {
@@ -163,6 +181,7 @@ impl Evaluate {
             Which::Validation => &data.validation,
             Which::Train => &data.train,
         };
+        let split = &self.limited(split);
         let progress = Progress::start("evaluate", 1);
         progress.say(&format!("{} pictures", split.len()), true);
         let (temperature, fitted_on) = model.temperature(&data)?;
@@ -170,19 +189,33 @@ impl Evaluate {
         let plain =
             Metrics::measure(&softmax_rows(&e.logits, model.labels.len(), 1.0), model.labels.len(), &split.labels)?;
         progress.finish(&format!("{} pictures with {}", split.len(), e.engine));
+        let (engine, preprocess, seed) = (model.engine.as_ref(), &model.preprocess, model.seed);
+        let attacks = match self.attacks {
+            true => {
+                Some(robustness::attack(&Run::open(&self.model)?.network()?, split, preprocess, temperature, seed)?)
+            }
+            false => None,
+        };
+        let corruptions = match self.corruptions {
+            true => Some(robustness::corrupt(engine, split, preprocess, temperature, seed)?),
+            false => None,
+        };
         let m = &e.metrics;
         if format == Format::Json {
             return terminal::json(&json!({ "schema": "excon.evaluation/1", "model": self.model, "data": data.name,
                 "data_digest": data.digest, "split": format!("{:?}", self.split).to_lowercase(), "evaluation": e,
-                "temperature_fitted_on": fitted_on, "unscaled": plain }));
+                "temperature_fitted_on": fitted_on, "unscaled": plain, "attacks": attacks, "corruptions": corruptions }));
         }
         let source =
             if fitted_on > 0 { format!("fitted on {fitted_on} validation pictures") } else { "the model's own".into() };
         terminal::rows(&[
             ("pictures", format!("{} ({} of {})", m.count, format!("{:?}", self.split).to_lowercase(), data.name)),
-            ("accuracy", percent(m.accuracy)),
+            ("accuracy", with_interval(m.accuracy, e.intervals.accuracy)),
             ("macro accuracy", percent(m.macro_accuracy)),
-            ("ECE", format!("{}  (15 bins; {} before scaling)", percent(m.ece), percent(plain.ece))),
+            (
+                "ECE",
+                format!("{}, 15 bins; {} before scaling", with_interval(m.ece, e.intervals.ece), percent(plain.ece)),
+            ),
             ("NLL", format!("{:.3}  ({:.3} before scaling)", m.nll, plain.nll)),
             ("Brier", format!("{:.3}", m.brier)),
             (
@@ -197,11 +230,24 @@ impl Evaluate {
             ("temperature", format!("{temperature:.3}, {source}")),
             ("time", duration(e.seconds)),
         ])?;
+        attacks.as_deref().map_or(Ok(()), robustness::print_attacks)?;
+        corruptions.as_ref().map_or(Ok(()), robustness::print_corruptions)?;
         let model = self.model.display();
         terminal::next(&[if self.model.is_dir() {
             format!("excon convert {model} --data {} --target cpu --out {model}.excon", self.data)
         } else {
             format!("excon-edge predict {model} IMAGE --explain maps")
         }])
+    }
+
+    /// As many pictures as are asked for, spread evenly.
+    fn limited(&self, split: &Split) -> Split {
+        match self.limit {
+            Some(limit) if (limit as usize) < split.len() => {
+                let limit = limit as usize;
+                split.subset(&(0..limit).map(|i| i * split.len() / limit).collect::<Vec<_>>())
+            }
+            _ => split.clone(),
+        }
     }
 }

@@ -5,6 +5,7 @@ pub mod convert;
 mod demo;
 pub mod evaluate;
 mod inspect;
+mod robustness;
 pub mod train;
 
 use crate::failure::Result;
@@ -22,7 +23,7 @@ Begin with:
   excon demo                                    the whole chain on the photographs that ship with it, under 5 minutes
   excon train --data PHOTOS --out runs/mine     your own photographs: one folder a class
 
-Exit codes: 0 done · 1 a check said no · 64 usage · 65 bad input · 70 internal · 73 cannot write"
+Exit codes: 0 done · 1 a check said no · 64 usage · 65 bad input · 70 internal · 73 cannot write · 130 interrupted"
 )]
 pub struct Cli {
     /// Form of the result on stdout

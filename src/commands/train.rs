@@ -1,14 +1,18 @@
 //! `excon train`: a network from photographs, written as a run folder.
 
-use crate::failure::Result;
+use crate::failure::{Failure, INTERNAL, INTERRUPTED, Result};
 use crate::settings::Flags;
 use crate::terminal::{self, Format, Progress, duration, percent};
 use clap::Args;
+use excon_train::Error;
+use excon_train::checkpoint::RunWriter;
 use excon_train::config::TrainConfig;
 use excon_train::dataset::{self, Dataset, OpenOptions};
-use excon_train::trainer::{self, EpochRecord, Observer, StepRecord};
+use excon_train::trainer::{self, EpochRecord, Observer, Start, StepRecord};
 use serde_json::json;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Trains a network and writes a run folder
 #[derive(Debug, Args)]
@@ -18,8 +22,11 @@ Examples:
   excon train --data PHOTOS --recipe excon --network resnet20 --epochs 60 --out runs/mine
   excon train --data cifar-100-binary.tar.gz --mode paper --network resnet18 --out runs/cifar100
   excon train --config runs/mine.toml --seed 2 --out runs/mine-2
+  excon train --resume --out runs/mine
 
-The run folder holds run.json (settings, network, data digest), model.safetensors and log.jsonl.
+The run folder holds run.json (settings, network, data digest), model.safetensors (the best epoch on validation) and
+log.jsonl; while it is unfinished also last.safetensors, from which --resume goes on bit for bit. Ctrl-C finishes the step
+and stops; an epoch that was not finished is repeated. Ctrl-C twice stops at once.
 Settings: file < EXCON_* environment < flag.")]
 pub struct Train {
     #[command(flatten)]
@@ -27,15 +34,31 @@ pub struct Train {
     /// Run folder to write
     #[arg(long, value_name = "RUN", env = "EXCON_OUT", hide_env_values = true)]
     out: PathBuf,
+    /// Go on with the run in the folder after its last finished epoch, with its settings and the same pictures
+    #[arg(long, conflicts_with = "overwrite")]
+    resume: bool,
+    /// Train anew where the folder holds a run already
+    #[arg(long)]
+    overwrite: bool,
 }
 
 impl Train {
     /// Trains.
     pub fn run(&self, format: Format) -> Result<()> {
-        let config = self.flags.resolve()?;
+        let start = match (self.resume, self.overwrite) {
+            (true, _) => Start::Resume,
+            (_, true) => Start::Overwrite,
+            _ => Start::New,
+        };
+        if start == Start::New {
+            RunWriter::require_vacant(&self.out)?;
+        }
+        let run = if self.resume { Some(trainer::settings_of(&self.out)?) } else { None };
+        let config = self.flags.resolve(run.as_ref())?;
         let data = open(&config)?;
-        let mut progress = Training::start(&config);
-        let trained = trainer::train(&config, &data, Some(&self.out), &mut progress)?;
+        let mut progress = Training::start(&config).interruptible()?;
+        let trained = trainer::train_in(&config, &data, &self.out, start, &mut progress);
+        let trained = trained.map_err(|e| self.stopped(e, &config))?;
         let m = &trained.manifest;
         progress.finish(&format!("{}, validation accuracy {}", config.title(), percent(m.validation_accuracy)));
         if format == Format::Json {
@@ -61,6 +84,21 @@ impl Train {
     }
 }
 
+impl Train {
+    /// An interruption in the words of this command, with what to type next.
+    fn stopped(&self, error: Error, config: &TrainConfig) -> Failure {
+        let Error::Interrupted { epoch, .. } = error else { return error.into() };
+        let again = if epoch > config.epochs { String::new() } else { format!("; epoch {epoch} begins anew") };
+        let message = format!(
+            "Stopped. {} of {} epochs are saved{again}. Go on with\n  excon train --resume --out {}",
+            epoch - 1,
+            config.epochs,
+            self.out.display()
+        );
+        Failure { message, code: INTERRUPTED }
+    }
+}
+
 /// The data set of a configuration, with training pictures.
 pub fn open(config: &TrainConfig) -> Result<Dataset> {
     let TrainConfig { image_size, seed, validation, classes, .. } = *config;
@@ -74,12 +112,28 @@ pub struct Training {
     progress: Progress,
     epochs: usize,
     last: String,
+    stop: Arc<AtomicBool>,
 }
 
 impl Training {
     /// Starts the bar.
     pub fn start(config: &TrainConfig) -> Self {
-        Self { progress: Progress::start("train", 0), epochs: config.epochs, last: "first epoch".into() }
+        let (progress, stop) = (Progress::start("train", 0), Arc::default());
+        Self { progress, epochs: config.epochs, last: "first epoch".into(), stop }
+    }
+
+    /// Lets Ctrl-C end the training after the step, and a second one the process.
+    fn interruptible(self) -> Result<Self> {
+        let stop = Arc::clone(&self.stop);
+        let on_interrupt = move || {
+            if stop.swap(true, Ordering::Relaxed) {
+                std::process::exit(INTERRUPTED.into());
+            }
+            terminal::note("Finishing the step. Ctrl-C again stops at once.");
+        };
+        let cannot = |e| Failure { message: format!("cannot listen for Ctrl-C: {e}"), code: INTERNAL };
+        ctrlc::set_handler(on_interrupt).map_err(cannot)?;
+        Ok(self)
     }
 
     /// Ends it with one line.
@@ -100,6 +154,10 @@ impl Observer for Training {
     fn epoch(&mut self, record: &EpochRecord) {
         self.last = format!("loss {:.3}, validation {}", record.loss, percent(record.validation_accuracy));
         self.progress.say(&format!("epoch {}/{}, {}", record.epoch, self.epochs, self.last), true);
+    }
+
+    fn stop(&mut self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 
     fn refitting(&mut self) {

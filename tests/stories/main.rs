@@ -1,11 +1,12 @@
 //! User stories, end to end, through the two commands alone: the demo, one's own photographs, real data sets, and what
-//! happens when something is wrong.
+//! happens when something is wrong or cut off.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod bad_input;
 mod demo;
 mod own_photographs;
 mod real_sets;
+mod resume;
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -42,13 +43,23 @@ pub fn excon_edge(folder: &Path, arguments: &[&str]) -> Run {
 }
 
 fn run(program: &Path, folder: &Path, arguments: &[&str]) -> Run {
+    let output = command(program, folder, arguments).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Run { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// The workstation command, not yet started.
+pub fn excon_command(folder: &Path, arguments: &[&str]) -> Command {
+    command(Path::new(env!("CARGO_BIN_EXE_excon")), folder, arguments)
+}
+
+fn command(program: &Path, folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("EXCON_") && name != "EXCON_ISA") {
         command.env_remove(name);
     }
-    let output = command.args(arguments).current_dir(folder).output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Run { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
+    command.args(arguments).current_dir(folder);
+    command
 }
 
 /// Unpacks the shipped photographs into `folder` and returns their root.

@@ -4,6 +4,7 @@ use super::{excon, excon_edge, own_folder};
 use ::excon_edge::image::{self, Picture};
 use ::excon_edge::page::png;
 use std::fs;
+use std::path::Path;
 
 /// Class folder → run → evaluation → bundle and ONNX → prediction → watch that rings on dark frames and is answered.
 #[test]
@@ -28,6 +29,7 @@ fn from_a_class_folder_to_an_alarm() {
     assert!(inspected.stdout.contains("cardboard, glass, paper"), "{}", inspected.stdout);
     let evaluated = excon(here, &["evaluate", "own.excon", "--data", "own", "--format", "json"]).expect(0).json();
     assert_eq!(evaluated["schema"], "excon.evaluation/1");
+    measures_robustness(here);
 
     // Frames that the network never saw so dark.
     let frames = here.join("frames");
@@ -49,6 +51,32 @@ fn from_a_class_folder_to_an_alarm() {
     assert!(status.stdout.contains("alarm"), "{}", status.stdout);
     excon_edge(here, &["acknowledge", "own.excon", "--state", "state"]).expect(0);
     excon_edge(here, &watch).expect(0);
+}
+
+/// Attacks on the run, corruptions on run and bundle, as JSON and for people.
+fn measures_robustness(here: &Path) {
+    let few = ["evaluate", "run", "--data", "own", "--limit", "6", "--attacks", "--corruptions"];
+    let json = excon(here, &[&few[..], &["--format", "json"]].concat()).expect(0).json();
+    assert_eq!(json["evaluation"]["metrics"]["count"], 6);
+    let [low, high] = [0, 1].map(|i| json["evaluation"]["intervals"]["accuracy"][i].as_f64().unwrap());
+    let accuracy = json["evaluation"]["metrics"]["accuracy"].as_f64().unwrap();
+    assert!(low <= accuracy && accuracy <= high, "{low} {accuracy} {high}");
+    let attacks = json["attacks"].as_array().unwrap();
+    let names: Vec<&str> = attacks.iter().map(|a| a["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["FGSM 1/255", "FGSM 2/255", "FGSM 4/255", "FGSM 8/255", "PGD-20 8/255"]);
+    assert!(attacks.iter().all(|a| a["metrics"]["count"] == 6));
+    let table = &json["corruptions"];
+    assert_eq!((&table["origin"], &table["pictures"]), (&"regenerated".into(), &6.into()));
+    let cells = table["cells"].as_array().unwrap();
+    assert!(cells.len() >= 70 && cells.len().is_multiple_of(5));
+    assert!(cells.iter().all(|c| ["accuracy", "ece", "nll"].iter().all(|key| c[*key].is_f64())));
+    let said = excon(here, &few).expect(0).stdout;
+    for word in ["PGD-20 8/255", "regenerated", "gaussian_noise", "NLL, nats", "mean without dark"] {
+        assert!(said.contains(word), "{word:?} is not in\n{said}");
+    }
+    excon(here, &["evaluate", "own.excon", "--data", "own", "--limit", "2", "--corruptions"]).expect(0);
+    let refused = excon(here, &["evaluate", "own.excon", "--data", "own", "--attacks"]).expect(64);
+    assert!(refused.stderr.contains("--attacks"), "{}", refused.stderr);
 }
 
 /// Every recipe in both modes trains by name, converts, and predicts; trained weights start another run.

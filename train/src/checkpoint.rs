@@ -1,18 +1,25 @@
-//! Run folders: `run.json` (what the run is), `model.safetensors` (its weights), `log.jsonl` (one line an epoch).
+//! Run folders: `run.json` (what the run is), `model.safetensors` (its weights), `log.jsonl` (one line an epoch), and
+//! `last.safetensors` while it is unfinished (to go on from, see [`Last`]).
 //!
 //! Every file is written beside its place and renamed into it. `run.json` holds the digest of the weights it belongs
 //! to, so a truncated, damaged or mixed-up folder is recognised before any weight is used.
 
+mod last;
+
+pub(crate) use last::same;
+pub use last::{Last, NAME as LAST, Progress};
+
 use crate::config::TrainConfig;
 use crate::network::{Graph, Network, Op};
 use crate::recipe::{Purpose, stream};
+use crate::trainer::EpochRecord;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use excon_edge::image::Preprocess;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +29,8 @@ pub const SCHEMA: &str = "excon.run/1";
 const MANIFEST_LIMIT: u64 = 16 << 20;
 /// Largest weights file that is read, bytes.
 const WEIGHTS_LIMIT: u64 = 4 << 30;
+/// How the names of files begin that are not whole yet.
+const PARTIAL: &str = ".partial-";
 
 /// Tensors by name.
 pub type State = BTreeMap<String, Tensor>;
@@ -62,6 +71,14 @@ pub struct RunManifest {
     pub weights_sha256: String,
     /// Version of the tool.
     pub tool: String,
+}
+
+impl RunManifest {
+    /// Names the epoch whose weights the run keeps.
+    pub(crate) fn keep(&mut self, record: &EpochRecord) {
+        self.epoch = record.epoch;
+        (self.validation_accuracy, self.validation_nll) = (record.validation_accuracy, record.validation_nll);
+    }
 }
 
 /// A run that has been read and checked.
@@ -147,7 +164,50 @@ impl RunWriter {
         let cannot = |source| Error::Edge(excon_edge::Error::Write { path: path.into(), source });
         std::fs::create_dir_all(path).map_err(cannot)?;
         tempfile::NamedTempFile::new_in(path).map_err(cannot)?;
+        // What a process that was killed while it wrote has left.
+        for entry in std::fs::read_dir(path).map_err(cannot)?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(PARTIAL) {
+                std::fs::remove_file(entry.path()).map_err(cannot)?;
+            }
+        }
         Ok(Self { path: path.into(), log: String::new() })
+    }
+
+    /// Refuses a folder that holds a run: an unfinished one with at least one epoch, or a finished one.
+    ///
+    /// # Errors
+    /// [`Error::Occupied`].
+    pub fn require_vacant(path: &Path) -> Result<()> {
+        let occupied = |what: String, remedy: &str| {
+            Err(Error::Occupied { path: path.into(), what, remedy: format!("{remedy} to train anew over it") })
+        };
+        match Last::find(path) {
+            Ok(Some(last)) if !last.progress.records.is_empty() => {
+                let (done, of) = (last.progress.records.len(), last.progress.config.epochs);
+                let what = format!("an unfinished run, {done} of {of} epochs");
+                occupied(what, "--resume to go on with it, --overwrite")
+            }
+            Err(e) => occupied(format!("an unfinished run that cannot go on ({e})"), "--overwrite"),
+            Ok(_) if path.join("run.json").exists() => occupied("a run".into(), "--overwrite"),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// Saves what the training can go on from.
+    ///
+    /// # Errors
+    /// When the file cannot be written; the old one stays.
+    pub fn checkpoint(&self, last: &Last) -> Result<()> {
+        replace(&self.path.join(LAST), &last.bytes()?, true)
+    }
+
+    /// Removes what the training could go on from: the run is finished.
+    ///
+    /// # Errors
+    /// When the file cannot be removed.
+    pub fn finish(&self) -> Result<()> {
+        let path = self.path.join(LAST);
+        std::fs::remove_file(&path).map_err(|source| Error::Edge(excon_edge::Error::Write { path, source }))
     }
 
     /// Saves weights, then the manifest with their digest.
@@ -155,7 +215,7 @@ impl RunWriter {
     /// # Errors
     /// When a file cannot be written; the old ones stay.
     pub fn save(&self, manifest: &mut RunManifest, state: &State) -> Result<()> {
-        let bytes = weights_bytes(state)?;
+        let bytes = weights_bytes(state, None)?;
         manifest.weights_sha256 = hex(&Sha256::digest(&bytes));
         let text = serde_json::to_string_pretty(manifest).map_err(|e| refuse(&self.path, e.to_string()))?;
         replace(&self.path.join("model.safetensors"), &bytes, true)?;
@@ -242,7 +302,7 @@ fn parse_weights(path: &Path, bytes: &[u8]) -> Result<State> {
     Ok(state)
 }
 
-fn weights_bytes(state: &State) -> Result<Vec<u8>> {
+fn weights_bytes(state: &State, metadata: Option<HashMap<String, String>>) -> Result<Vec<u8>> {
     let mut raw = BTreeMap::new();
     for (name, tensor) in state {
         let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
@@ -254,7 +314,7 @@ fn weights_bytes(state: &State) -> Result<Vec<u8>> {
     for (name, (shape, bytes)) in &raw {
         views.push((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(wrong)?));
     }
-    safetensors::serialize(views, None).map_err(wrong)
+    safetensors::serialize(views, metadata).map_err(wrong)
 }
 
 fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
@@ -270,6 +330,7 @@ fn replace(path: &Path, bytes: &[u8], durable: bool) -> Result<()> {
     let cannot = |source| Error::Edge(excon_edge::Error::Write { path: path.into(), source });
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
+    builder.prefix(PARTIAL);
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less the umask, as any new file
     let mut file = builder.tempfile_in(folder).map_err(cannot)?;

@@ -146,17 +146,34 @@ impl TrainConfig {
     /// # Errors
     /// On TOML that does not parse, unknown keys (with the nearest known one) and values out of range.
     pub fn resolve(text: Option<&str>, overrides: &Table) -> Result<Self> {
-        let parse = |e: toml::de::Error| fail("configuration", e.to_string().trim_end().to_string());
-        let mut given: Table = text.unwrap_or("").parse().map_err(parse)?;
-        merge(&mut given, overrides);
+        let given = given(text, overrides)?;
         let recipe = choice(&given, "recipe", RecipeName::Excon)?;
         let mode = choice(&given, "mode", Mode::Device)?;
-        let defaults = Self::defaults(recipe, mode);
-        let mut all = Table::try_from(&defaults).map_err(|e| fail("configuration", e.to_string()))?;
-        merge(&mut all, &given);
+        Self::defaults(recipe, mode).changed(&given)
+    }
+
+    /// These settings with those of a file's text and of `overrides` in place of their own, as [`Self::resolve`] reads
+    /// them.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
+    pub fn with(&self, text: Option<&str>, overrides: &Table) -> Result<Self> {
+        self.changed(&given(text, overrides)?)
+    }
+
+    fn changed(&self, given: &Table) -> Result<Self> {
+        let mut all = Table::try_from(self).map_err(|e| fail("configuration", e.to_string()))?;
+        merge(&mut all, given);
         let config: Self = Value::Table(all).try_into().map_err(|e: toml::de::Error| explain_error(e.message()))?;
         config.check()?;
         Ok(config)
+    }
+
+    /// The first setting that differs between these and `other`: its key as in the file, then both values (`not set`
+    /// where there is none).
+    pub fn difference(&self, other: &Self) -> Option<(String, String, String)> {
+        let tables = (Table::try_from(self).ok()?, Table::try_from(other).ok()?);
+        difference("", &tables.0, &tables.1)
     }
 
     /// Checks what types cannot.
@@ -211,6 +228,26 @@ impl TrainConfig {
 
 fn fail(name: &str, reason: String) -> Error {
     Error::Setting { name: name.into(), reason }
+}
+
+/// A file's text with overrides on top.
+fn given(text: Option<&str>, overrides: &Table) -> Result<Table> {
+    let parse = |e: toml::de::Error| fail("configuration", e.to_string().trim_end().to_string());
+    let mut given: Table = text.unwrap_or("").parse().map_err(parse)?;
+    merge(&mut given, overrides);
+    Ok(given)
+}
+
+fn difference(prefix: &str, a: &Table, b: &Table) -> Option<(String, String, String)> {
+    let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+    keys.into_iter().find_map(|key| match (a.get(key), b.get(key)) {
+        (Some(Value::Table(a)), Some(Value::Table(b))) => difference(&format!("{prefix}{key}."), a, b),
+        (a, b) if a == b => None,
+        (a, b) => {
+            let said = |v: Option<&Value>| v.map_or("not set".into(), Value::to_string);
+            Some((format!("{prefix}{key}"), said(a), said(b)))
+        }
+    })
 }
 
 /// Puts `over` onto `base`: tables key by key, other values replaced; `false` in place of a table removes it.
@@ -296,6 +333,20 @@ mod tests {
         assert_eq!((config.epochs, config.batch), (3, 32));
         assert!(config.explain.cam_relu && config.views.jitter.is_none());
         assert_eq!(config.explain.mask_rule, MaskRule::Top(0.15));
+    }
+
+    #[test]
+    fn the_first_difference_is_named_with_both_values() {
+        let base = resolve("").unwrap();
+        assert_eq!(base.difference(&base.clone()), None);
+        let over = |text: &str| base.with(Some(text), &Table::new()).unwrap();
+        assert_eq!(base.with(None, &Table::new()).unwrap(), base);
+        let said = |text: &str| base.difference(&over(text)).map(|(key, a, b)| format!("{key} {a} {b}"));
+        assert_eq!(said("epochs = 7").unwrap(), "epochs 40 7");
+        assert_eq!(said("[explain]\ncam_relu = true").unwrap(), "explain.cam_relu false true");
+        assert_eq!(said("classes = 4").unwrap(), "classes not set 4");
+        assert!(said("[views]\njitter = false").unwrap().starts_with("views.jitter"));
+        assert!(base.with(Some("epoch = 3"), &Table::new()).unwrap_err().to_string().contains("`epochs`"));
     }
 
     #[test]

@@ -33,6 +33,24 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// The folder of a new run holds one already.
+    #[error("{path} holds {what}. Add {remedy}, or choose another folder")]
+    Occupied {
+        /// The run folder.
+        path: PathBuf,
+        /// What is there.
+        what: String,
+        /// Flags that help.
+        remedy: String,
+    },
+    /// Training was asked to stop; what was saved is kept.
+    #[error("training was stopped in epoch {epoch} after step {step}; epochs before it are saved in the run folder")]
+    Interrupted {
+        /// Epoch that was under way, from 1; one more than there are when only the end of the run was missing.
+        epoch: usize,
+        /// Steps it had made.
+        step: usize,
+    },
     /// A network graph is inconsistent.
     #[error("network node {node}: {reason}")]
     Graph {
@@ -67,6 +85,8 @@ impl Error {
         match self {
             Self::Dataset { .. } | Self::Checkpoint { .. } | Self::Graph { .. } => 65,
             Self::Setting { .. } => 64,
+            Self::Occupied { .. } => 73,
+            Self::Interrupted { .. } => 130,
             Self::Diverged { .. } => 1,
             Self::Tensor(_) => 70,
             Self::Edge(e) => e.exit_code(),

@@ -1,10 +1,11 @@
 //! The training loop: batches, steps, the learning rate, validation after each epoch, the best weights, the final head.
 //!
 //! Nothing is printed; an [`Observer`] hears of every step and epoch. A run repeats exactly for equal configuration,
-//! data, machine and thread count: all randomness is keyed by (seed, purpose, epoch, picture).
+//! data, machine and thread count: all randomness is keyed by (seed, purpose, epoch, picture). So does one that was
+//! killed and resumed: it begins again after its last finished epoch.
 
 use crate::augment::{View, ViewSeed, render};
-use crate::checkpoint::{self, RunManifest, RunWriter, SCHEMA, State};
+use crate::checkpoint::{self, LAST, Last, Progress, Run, RunManifest, RunWriter, SCHEMA, State};
 use crate::config::{Select, TrainConfig};
 use crate::dataset::{Dataset, Split, split_validation};
 use crate::evaluate::{self, refit};
@@ -77,6 +78,11 @@ pub trait Observer {
     fn epoch(&mut self, _record: &EpochRecord) {}
     /// When the linear head is about to be refitted.
     fn refitting(&mut self) {}
+    /// Asked after every step and epoch: whether to stop here. Training then ends with [`Error::Interrupted`]; a run
+    /// folder keeps the finished epochs.
+    fn stop(&mut self) -> bool {
+        false
+    }
 }
 
 /// An observer that does not care.
@@ -92,42 +98,149 @@ pub struct Trained {
     pub epochs: Vec<EpochRecord>,
 }
 
-/// Trains by `config` on `data`; writes the run folder `out` where one is given.
+/// What a training does with its run folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Begins a run; refuses a folder that holds one.
+    New,
+    /// Begins a run; one that is in the folder stays until it is replaced, file by file.
+    Overwrite,
+    /// Goes on with the run in the folder after its last finished epoch. A finished one is read and returned.
+    Resume,
+}
+
+/// Trains by `config` on `data`; writes the run folder `out` where one is given, over what is there.
 ///
 /// # Errors
 /// On settings that do not fit the data, on a loss that is not finite ([`Error::Diverged`]; the last good checkpoint
 /// stays), and when the run folder cannot be written.
 pub fn train(config: &TrainConfig, data: &Dataset, out: Option<&Path>, observer: &mut dyn Observer) -> Result<Trained> {
+    match out {
+        Some(out) => train_in(config, data, out, Start::Overwrite, observer),
+        None => run(config, data, None, None, observer),
+    }
+}
+
+/// As [`train`], into the run folder `out`, which may hold a run already.
+///
+/// # Errors
+/// As [`train`]; besides [`Error::Occupied`] on a new run where one is, and when resuming [`Error::Setting`] on another
+/// setting than the run was begun with, [`Error::Dataset`] on other pictures, [`Error::Checkpoint`] on a damaged file or
+/// where there is no run.
+pub fn train_in(
+    config: &TrainConfig,
+    data: &Dataset,
+    out: &Path,
+    start: Start,
+    observer: &mut dyn Observer,
+) -> Result<Trained> {
+    let mut last = None;
+    if start == Start::New {
+        RunWriter::require_vacant(out)?;
+    }
+    if start == Start::Resume {
+        last = Last::find(out)?;
+        match &last {
+            Some(last) => last.check(config, data)?,
+            None => return finished(config, data, out),
+        }
+    }
+    run(config, data, Some(out), last, observer)
+}
+
+/// Settings of the run in a folder, to go on with: those of its checkpoint, or of `run.json` when it is finished.
+///
+/// # Errors
+/// [`Error::Checkpoint`] when there is no run, or a file is damaged.
+pub fn settings_of(out: &Path) -> Result<TrainConfig> {
+    match Last::find(out)? {
+        Some(last) => Ok(last.progress.config),
+        None => Ok(open_finished(out)?.manifest.config),
+    }
+}
+
+fn open_finished(out: &Path) -> Result<Run> {
+    let refuse = |reason: &str| Error::Checkpoint { path: out.join(LAST), reason: reason.into() };
+    if !out.join("run.json").exists() {
+        return Err(refuse("it does not exist, so there is no run to resume"));
+    }
+    let run = Run::open(out)?;
+    if !run.manifest.finished {
+        return Err(refuse("it is missing, and the run beside it is unfinished"));
+    }
+    Ok(run)
+}
+
+/// The finished run in a folder, if it is the one that is asked for.
+fn finished(config: &TrainConfig, data: &Dataset, out: &Path) -> Result<Trained> {
+    let run = open_finished(out)?;
+    checkpoint::same(&run.manifest.config, &run.manifest.data_digest, config, data)?;
+    let path = out.join("log.jsonl");
+    let log = std::fs::read_to_string(&path);
+    let log = log.map_err(|e| Error::Checkpoint { path: path.clone(), reason: e.to_string() })?;
+    let record =
+        |line| serde_json::from_str(line).map_err(|e| Error::Checkpoint { path: path.clone(), reason: e.to_string() });
+    let epochs = log.lines().map(record).collect::<Result<_>>()?;
+    Ok(Trained { network: run.network()?, manifest: run.manifest, epochs })
+}
+
+fn run(
+    config: &TrainConfig,
+    data: &Dataset,
+    out: Option<&Path>,
+    last: Option<Last>,
+    observer: &mut dyn Observer,
+) -> Result<Trained> {
     config.check()?;
     let started = Instant::now();
-    let mut session = Session::new(config, data)?;
-    let mut writer = out.map(RunWriter::create).transpose()?;
+    let mut session = Session::new(config, data, last.as_ref())?;
     let mut manifest = session.manifest();
-    let mut best: Option<(f64, f64, State)> = None;
+    let mut writer = out.map(RunWriter::create).transpose()?;
     let mut records: Vec<EpochRecord> = Vec::with_capacity(config.epochs);
+    let mut best: Option<State> = None;
+    let mut before = 0.0;
+    if let Some(last) = last {
+        (records, best, before) = (last.progress.records, last.best, last.progress.seconds);
+    }
+    let seconds = || before + started.elapsed().as_secs_f64();
+    if let Some(kept) = records.iter().rfind(|r| r.best) {
+        manifest.keep(kept);
+    }
+    // After a resume the files are put right, whichever of them the interruption left old or missing.
+    if let (Some(writer), Some(state)) = (&mut writer, &best) {
+        manifest.seconds = before;
+        writer.save(&mut manifest, state)?;
+        records.iter().try_for_each(|record| writer.log(record))?;
+    } else if let Some(writer) = &writer {
+        writer.checkpoint(&session.last(&records, best.as_ref(), before)?)?;
+    }
 
-    for epoch in 1..=config.epochs {
+    for epoch in records.len() + 1..=config.epochs {
         let mut record = session.epoch(epoch, observer)?;
-        let (accuracy, nll) = (record.validation_accuracy, record.validation_nll);
-        let better = best.as_ref().is_none_or(|(a, n, _)| (accuracy, -nll) > (*a, -*n));
+        let score = |r: &EpochRecord| (r.validation_accuracy, -r.validation_nll);
+        let better = records.iter().rfind(|r| r.best).is_none_or(|kept| score(&record) > score(kept));
         record.best = better || config.select == Select::Last;
+        records.push(record.clone());
         if record.best {
-            let state = copy(&session.network.state()?)?;
-            (manifest.epoch, manifest.validation_accuracy, manifest.validation_nll) = (epoch, accuracy, nll);
-            manifest.seconds = started.elapsed().as_secs_f64();
+            let state = session.network.state()?;
+            manifest.keep(&record);
+            manifest.seconds = seconds();
             if let Some(writer) = &writer {
                 writer.save(&mut manifest, &state)?;
             }
-            best = Some((accuracy, nll, state));
+            best = Some(state);
         }
         if let Some(writer) = &mut writer {
             writer.log(&record)?;
+            writer.checkpoint(&session.last(&records, best.as_ref(), seconds())?)?;
         }
         observer.epoch(&record);
-        records.push(record);
+        if observer.stop() {
+            return Err(Error::Interrupted { epoch: epoch + 1, step: 0 });
+        }
     }
     let Session { mut network, fit, .. } = session;
-    if let Some((_, _, state)) = &best {
+    if let Some(state) = &best {
         network.load(state)?;
     }
     if config.refit_head {
@@ -138,9 +251,10 @@ pub fn train(config: &TrainConfig, data: &Dataset, out: Option<&Path>, observer:
         }
     }
     manifest.finished = true;
-    manifest.seconds = started.elapsed().as_secs_f64();
+    manifest.seconds = seconds();
     if let Some(writer) = &writer {
         writer.save(&mut manifest, &network.state()?)?;
+        writer.finish()?;
     }
     Ok(Trained { network, manifest, epochs: records })
 }
@@ -159,7 +273,8 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn new(config: &'a TrainConfig, data: &'a Dataset) -> Result<Self> {
+    /// A fresh one, or one that goes on after `last`.
+    fn new(config: &'a TrainConfig, data: &'a Dataset, last: Option<&Last>) -> Result<Self> {
         let classes = data.labels.len();
         if data.train.is_empty() || data.validation.len() < 2 {
             let reason = "training needs pictures in train and at least two in validation".to_string();
@@ -169,8 +284,10 @@ impl<'a> Session<'a> {
         let frozen = checkpoint::frozen_nodes(&graph, config.freeze)?;
         let head = format!("{}.", graph.nodes[graph.logits].name);
         let mut network = Network::new(graph, &mut stream(config.seed, Purpose::Weights, 0, 0))?;
-        if let Some(source) = &config.init {
-            checkpoint::initialise(&mut network, source)?;
+        match (last, &config.init) {
+            (Some(last), _) => network.load(&last.network)?,
+            (None, Some(source)) => drop(checkpoint::initialise(&mut network, source)?),
+            (None, None) => {}
         }
         let black = std::array::from_fn(|c| -data.mean[c] / data.std[c]);
         let recipe = recipe::build(config, black)?;
@@ -178,11 +295,15 @@ impl<'a> Session<'a> {
             |name: &str| !frozen.iter().any(|n| name.strip_prefix(n).is_some_and(|rest| rest.starts_with('.')));
         let (with_head, rest): (Vec<_>, Vec<_>) =
             network.parameters().into_iter().filter(|(n, _)| learns(n)).partition(|(n, _)| n.starts_with(&head));
-        let (encoder, classifier) = if recipe.trains_classifier() {
+        let (mut encoder, mut classifier) = if recipe.trains_classifier() {
             (Sgd::new([rest, with_head].concat(), config.optimizer)?, None)
         } else {
             (Sgd::new(rest, config.optimizer)?, Some(Sgd::new(with_head, config.optimizer)?))
         };
+        if let Some(last) = last {
+            encoder.load(&last.encoder)?;
+            classifier.as_mut().map_or(Ok(()), |sgd| sgd.load(&last.classifier))?;
+        }
         let (fit, _) = split_validation(&data.validation, config.seed);
         let fit = if fit.is_empty() { data.validation.clone() } else { data.validation.subset(&fit) };
         Ok(Self { config, data, recipe, network, encoder, classifier, fit })
@@ -208,6 +329,17 @@ impl<'a> Session<'a> {
             weights_sha256: String::new(),
             tool: format!("excon {}", env!("CARGO_PKG_VERSION")),
         }
+    }
+
+    /// What the training can go on from, after these epochs.
+    fn last(&self, records: &[EpochRecord], best: Option<&State>, seconds: f64) -> Result<Last> {
+        Ok(Last {
+            progress: Progress::new(self.config, &self.data.digest, seconds, records),
+            network: self.network.state()?,
+            encoder: self.encoder.state()?,
+            classifier: self.classifier.as_ref().map_or(Ok(State::new()), Sgd::state)?,
+            best: best.cloned(),
+        })
     }
 
     /// Positions of the training pictures in the order of this epoch.
@@ -253,8 +385,11 @@ impl<'a> Session<'a> {
             self.encoder.step(&outcome.loss.backward()?, learning_rate)?;
             sums.add(&outcome, f64::from(loss), indices.len());
             observer.step(&StepRecord { epoch, step: step + 1, steps, loss: f64::from(loss) });
+            if observer.stop() {
+                return Err(Error::Interrupted { epoch, step: step + 1 });
+            }
         }
-        let own = self.classifier_epoch(epoch, &order)?;
+        let own = self.classifier_epoch(epoch, &order, observer)?;
         let (validation_accuracy, validation_nll) = evaluate::validate(&self.network, self.data, &self.fit)?;
         if !validation_nll.is_finite() {
             return Err(Error::Diverged { epoch, step: steps - 1, loss: validation_nll as f32 });
@@ -277,7 +412,12 @@ impl<'a> Session<'a> {
     }
 
     /// The classifier's own pass over train on frozen features: mean loss and accuracy, or `None` when it is joint.
-    fn classifier_epoch(&mut self, epoch: usize, order: &[usize]) -> Result<Option<(f64, f64)>> {
+    fn classifier_epoch(
+        &mut self,
+        epoch: usize,
+        order: &[usize],
+        observer: &mut dyn Observer,
+    ) -> Result<Option<(f64, f64)>> {
         let Some(mut sgd) = self.classifier.take() else { return Ok(None) };
         let config = self.config;
         let steps = order.len().div_ceil(config.batch);
@@ -295,6 +435,9 @@ impl<'a> Session<'a> {
             sgd.step(&loss.backward()?, rate)?;
             total += f64::from(value) * indices.len() as f64;
             hits += right;
+            if observer.stop() {
+                return Err(Error::Interrupted { epoch, step: steps });
+            }
         }
         self.classifier = Some(sgd);
         let n = order.len() as f64;
@@ -331,10 +474,7 @@ fn share((all, hits): (usize, usize)) -> Option<f64> {
     (all > 0).then(|| hits as f64 / all as f64)
 }
 
-/// Copies that do not share storage with the network's variables.
-fn copy(state: &State) -> Result<State> {
-    state.iter().map(|(name, tensor)| Ok((name.clone(), tensor.copy()?))).collect()
-}
-
+#[cfg(test)]
+mod resume_tests;
 #[cfg(test)]
 mod tests;

@@ -1,11 +1,18 @@
-//! What a network is worth on a split: accuracy, calibration, faithfulness of its explanations, completeness.
+//! What a network is worth on a split: accuracy, calibration, faithfulness of its explanations, completeness; and what
+//! is left of it on attacked and corrupted pictures.
 //!
 //! Works on any [`Engine`], so that a trained network, an exported file and a sealed bundle are measured by one path.
 
+mod attack;
+mod corrupted;
 mod engine;
+mod interval;
 pub mod refit;
 
+pub use attack::{Attack, Attacked, attacked};
+pub use corrupted::{Cell, Corrupted, Means, SEVERITIES, corrupted};
 pub use engine::NetworkEngine;
+pub use interval::{Intervals, RESAMPLES};
 
 use crate::augment::{View, ViewSeed, render};
 use crate::dataset::{Dataset, Split};
@@ -33,6 +40,8 @@ pub struct Evaluation {
     pub temperature: f64,
     /// Accuracy and calibration.
     pub metrics: Metrics,
+    /// 95 % bootstrap intervals of accuracy and ECE.
+    pub intervals: Intervals,
     /// Drop and increase of the predicted class when only the most salient pixels stay.
     pub faithfulness: Faithfulness,
     /// Largest `|mean(CAM) + b − logit| / (1 + |logit|)` over pictures, for the predicted class.
@@ -83,6 +92,7 @@ pub fn evaluate(
         engine: engine.name().into(),
         temperature,
         metrics: Metrics::measure(&probabilities, classes, &split.labels)?,
+        intervals: Intervals::of(&probabilities, classes, &split.labels),
         faithfulness: joined(&parts),
         completeness_residual: residual,
         seconds: started.elapsed().as_secs_f64(),

@@ -142,6 +142,10 @@ pub(crate) enum Purpose {
     Order = 2,
     /// Flips of masked views.
     MaskedFlip = 3,
+    /// Where an attack starts.
+    Attack = 16,
+    /// Noise of a corruption that is measured.
+    Corruption = 17,
 }
 
 /// The generator of one purpose, epoch and picture.
