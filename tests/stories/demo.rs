@@ -2,7 +2,7 @@
 
 use super::{excon, excon_edge, photographs};
 use ::excon_edge::bundle::Bundle;
-use ::excon_edge::engine::{Engine, tract::TractEngine};
+use ::excon_edge::engine;
 use excon_train::dataset::{self, OpenOptions};
 use serde_json::Value;
 use std::fs;
@@ -67,7 +67,7 @@ fn agrees_with_onnx_runtime(bundle: &Path) {
     let test = dataset::open("trashnet", &OpenOptions::default()).unwrap().test;
     let mut images = vec![];
     (0..test.len()).for_each(|i| bundle.manifest.preprocess.normalise(&test.to_picture(i), &mut images));
-    let ours = TractEngine::from_onnx(&bundle.model, "demo").unwrap().run(&images).unwrap();
+    let ours = engine::open(&bundle.model, "demo").unwrap().run(&images).unwrap();
 
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("model.onnx"), &bundle.model).unwrap();

@@ -1,0 +1,281 @@
+//! A graph made ready for one instruction set: layouts, packed weights, and arenas that a run borrows.
+
+use super::buffer::Buffer;
+use super::conv::{Data, Dense, Depthwise, RunDense, RunDepthwise};
+use super::dot::{Code, Dot};
+use super::elementwise::{Classify, MaxPool, Quantize, RunMaxPool, RunSum, Sum, scratch};
+use super::sets;
+use super::{Conv, Graph, MAX_ARENA, Map, MapId, Step};
+use crate::kernel::Isa;
+use std::sync::{Mutex, PoisonError};
+
+/// A network ready to run. Threads may share it.
+pub trait Executor: Send + Sync {
+    /// Runs one picture (planar, normalised) to logits and the dequantized last map (planar). Equal inputs give equal bits,
+    /// on every instruction set.
+    ///
+    /// # Panics
+    /// When a slice has not the size that the graph says.
+    fn run(&self, image: &[f32], logits: &mut [f32], features: &mut [f32]);
+
+    /// The instruction set it was made for.
+    fn isa(&self) -> Isa;
+}
+
+/// Makes a graph ready for an instruction set; one the processor lacks falls back to [`Isa::Portable`], and AVX-512 without
+/// VNNI to AVX2.
+///
+/// # Errors
+/// As [`Graph::check`], or when the maps or spread-out weights need too much memory.
+pub fn build(graph: &Graph, isa: Isa) -> Result<Box<dyn Executor>, String> {
+    graph.check()?;
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vnni if isa.is_available() => Ok(Box::new(Network::<sets::Avx512Vnni>::new(graph, isa)?)),
+        #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni if isa.is_available() => Ok(Box::new(Network::<sets::AvxVnni>::new(graph, isa)?)),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 | Isa::Avx512 if isa.is_available() => Ok(Box::new(Network::<sets::Avx2>::new(graph, Isa::Avx2)?)),
+        _ => Ok(Box::new(Network::<sets::Portable>::new(graph, Isa::Portable)?)),
+    }
+}
+
+/// How a map lies in memory: rows of pixels of `stride` codes, a halo around.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Layout {
+    pub channels: usize,
+    pub height: usize,
+    pub width: usize,
+    /// Codes from pixel to pixel: the channels, padded.
+    pub stride: usize,
+    /// Codes from row to row.
+    pub row: usize,
+    top: usize,
+    left: usize,
+    len: usize,
+    /// The halo's value.
+    zero: i32,
+}
+
+impl Layout {
+    fn new(map: &Map, stride: usize, before: [usize; 2], after: [usize; 2], zero: i32) -> Self {
+        let row = (before[1] + map.width + after[1]) * stride;
+        Self {
+            channels: map.channels,
+            height: map.height,
+            width: map.width,
+            stride,
+            row,
+            top: before[0],
+            left: before[1],
+            len: (before[0] + map.height + after[0]) * row,
+            zero,
+        }
+    }
+
+    /// First code of a pixel.
+    #[inline(always)]
+    pub fn at(&self, y: usize, x: usize) -> usize {
+        (y + self.top) * self.row + (x + self.left) * self.stride
+    }
+
+    /// First code of the pixel `up` above and `back` left of a pixel, which may lie in the halo.
+    #[inline(always)]
+    pub fn halo_at(&self, y: usize, up: usize, x: usize, back: usize) -> usize {
+        (y + self.top - up) * self.row + (x + self.left - back) * self.stride
+    }
+}
+
+/// A step on the arena's slots.
+struct Ready<D: Dot> {
+    work: Work<D>,
+    input: usize,
+    residual: Option<usize>,
+    output: usize,
+}
+
+enum Work<D: Dot> {
+    Dense(Dense<D>),
+    Depthwise(Depthwise<D>),
+    Sum(Sum),
+    MaxPool(MaxPool<D>),
+}
+
+/// Memory of one run at a time.
+struct Arena<D: Dot> {
+    slots: Vec<Buffer<D::Code>>,
+    pooled: Buffer<f32>,
+}
+
+struct Network<D: Dot> {
+    graph: Graph,
+    isa: Isa,
+    layouts: Vec<Layout>,
+    steps: Vec<Ready<D>>,
+    /// Slot of each map, and the layout each slot was made for: maps share one when their lives do not overlap.
+    slot: Vec<usize>,
+    slots: Vec<Layout>,
+    /// Arenas that no run uses at the moment.
+    idle: Mutex<Vec<Arena<D>>>,
+}
+
+impl<D: Dot> Network<D> {
+    fn new(graph: &Graph, isa: Isa) -> Result<Self, String> {
+        let layouts = layouts::<D>(graph);
+        let (slot, slots) = assign(graph, &layouts);
+        if slots.iter().fold(0usize, |n, l| n.saturating_add(l.len)) > MAX_ARENA {
+            return Err(format!("its maps need more than {MAX_ARENA} values at once"));
+        }
+        let mut ready = Vec::with_capacity(graph.steps.len());
+        for step in &graph.steps {
+            ready.push(prepare::<D>(step, &graph.maps, &layouts, &slot)?);
+        }
+        // The packed copy stands for the weights from here on.
+        let mut graph = graph.clone();
+        graph.steps.clear();
+        Ok(Self { graph, isa, layouts, steps: ready, slot, slots, idle: Mutex::default() })
+    }
+
+    fn arena(&self) -> Arena<D> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        idle.unwrap_or_else(|| Arena {
+            slots: self.slots.iter().map(|l| Buffer::new(l.len, D::Code::new(l.zero))).collect(),
+            pooled: scratch(self.layouts[self.graph.features].channels),
+        })
+    }
+}
+
+impl<D: Dot> Executor for Network<D> {
+    fn run(&self, image: &[f32], logits: &mut [f32], features: &mut [f32]) {
+        let (input, last) = (&self.layouts[0], &self.layouts[self.graph.features]);
+        assert_eq!(image.len(), input.channels * input.height * input.width, "picture");
+        assert_eq!(features.len(), last.channels * last.height * last.width, "features");
+        assert_eq!(logits.len(), self.graph.head.bias.len(), "logits");
+        let mut arena = self.arena();
+        let output = arena.slots[self.slot[0]].values();
+        // SAFETY: a network is only built for a set the processor has.
+        unsafe { D::enter(Quantize::<D> { image, codes: self.graph.maps[0].codes, layout: *input, output }) };
+        for step in &self.steps {
+            // Taken out so that the other slots can be read beside it; no memory moves.
+            let mut output = std::mem::replace(&mut arena.slots[step.output], Buffer::new(0, D::Code::new(0)));
+            let from = arena.slots[step.input].as_slice();
+            let residual = step.residual.map(|r| arena.slots[r].as_slice());
+            let data = Data { input: from, residual, output: output.as_mut_ptr() };
+            // SAFETY: as above; every slot was made for the layouts of the maps that live in it.
+            unsafe {
+                match &step.work {
+                    Work::Dense(conv) => D::enter(RunDense(conv, data)),
+                    Work::Depthwise(conv) => D::enter(RunDepthwise(conv, data)),
+                    Work::Sum(sum) => D::enter(RunSum(sum, data)),
+                    Work::MaxPool(pool) => D::enter(RunMaxPool(pool, from, output.values())),
+                }
+            }
+            arena.slots[step.output] = output;
+        }
+        let Arena { slots, pooled } = &mut arena;
+        let classify = Classify::<D> {
+            codes: self.graph.maps[self.graph.features].codes,
+            layout: *last,
+            input: slots[self.slot[self.graph.features]].as_slice(),
+            head: &self.graph.head,
+            pooled: pooled.values(),
+            features,
+            logits,
+        };
+        // SAFETY: as above.
+        unsafe { D::enter(classify) };
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(arena);
+    }
+
+    fn isa(&self) -> Isa {
+        self.isa
+    }
+}
+
+/// Halo and channel padding that the readers of each map need.
+fn layouts<D: Dot>(graph: &Graph) -> Vec<Layout> {
+    let mut halo = vec![([0; 2], [0; 2]); graph.maps.len()];
+    // Only the picture may have fewer channels than a vector, and only where dense convolutions alone read it.
+    let mut narrow = true;
+    for step in &graph.steps {
+        if let Step::Conv(conv) = step {
+            let (before, after) = &mut halo[conv.input];
+            for side in 0..2 {
+                before[side] = before[side].max(conv.window.before[side]);
+                after[side] = after[side].max(conv.window.after[side]);
+            }
+        }
+        let dense = matches!(step, Step::Conv(c) if !is_depthwise(c, &graph.maps) && c.residual.is_none_or(|r| r.map != 0));
+        narrow &= dense || !step.inputs().contains(&0);
+    }
+    let layout = |(id, (map, (before, after))): (MapId, (&Map, &([usize; 2], [usize; 2])))| {
+        let padding = if id == 0 && narrow { D::GROUP } else { D::LANES };
+        let stride = map.channels.next_multiple_of(padding);
+        Layout::new(map, stride, *before, *after, D::Code::shift(&map.codes))
+    };
+    graph.maps.iter().zip(&halo).enumerate().map(layout).collect()
+}
+
+fn is_depthwise(conv: &Conv, maps: &[Map]) -> bool {
+    conv.groups > 1 && conv.groups == maps[conv.input].channels && conv.groups == maps[conv.output].channels
+}
+
+/// A slot for each map. A map takes over the slot of one that is read no more, if both lie alike: the halo is written
+/// only once.
+fn assign(graph: &Graph, layouts: &[Layout]) -> (Vec<usize>, Vec<Layout>) {
+    let mut last_read = vec![0; graph.maps.len()];
+    for (at, step) in graph.steps.iter().enumerate() {
+        step.inputs().into_iter().for_each(|m| last_read[m] = at);
+    }
+    last_read[graph.features] = usize::MAX;
+    let mut slots: Vec<Layout> = vec![layouts[0]];
+    // For each slot, the step after which it is free.
+    let mut busy = vec![last_read[0]];
+    let mut slot = vec![0; graph.maps.len()];
+    for (at, step) in graph.steps.iter().enumerate() {
+        let map = step.output();
+        let until = last_read[map].max(at);
+        let free = (0..slots.len()).find(|&s| busy[s] < at && slots[s] == layouts[map]);
+        slot[map] = free.unwrap_or_else(|| {
+            slots.push(layouts[map]);
+            busy.push(0);
+            slots.len() - 1
+        });
+        busy[slot[map]] = until;
+    }
+    (slot, slots)
+}
+
+fn prepare<D: Dot>(step: &Step, maps: &[Map], layouts: &[Layout], slot: &[usize]) -> Result<Ready<D>, String> {
+    let output = step.output();
+    let (work, input, residual) = match step {
+        Step::Conv(conv) => {
+            let other = conv.residual.map(|r| r.map);
+            let (from, to, beside) = (&layouts[conv.input], &layouts[output], other.map(|r| &layouts[r]));
+            let work = if is_depthwise(conv, maps) {
+                Work::Depthwise(Depthwise::new(conv, maps, from, to, beside))
+            } else {
+                let taps = conv.window.kernel.iter().product::<usize>();
+                let spread = to.stride.saturating_mul(taps).saturating_mul(from.stride);
+                if conv.groups > 1 && spread > MAX_ARENA / 4 {
+                    return Err("a grouped convolution is too large to spread out".into());
+                }
+                Work::Dense(Dense::new(conv, maps, from, to, beside))
+            };
+            (work, conv.input, other)
+        }
+        Step::Add { inputs: [a, b], relu, .. } => {
+            let sum = Sum::new::<D>(
+                [&maps[*a], &maps[*b], &maps[output]],
+                [&layouts[*a], &layouts[*b], &layouts[output]],
+                *relu,
+            );
+            (Work::Sum(sum), *a, Some(*b))
+        }
+        Step::MaxPool { input, window, .. } => {
+            let pool = MaxPool::new(*window, [&maps[*input], &maps[output]], [&layouts[*input], &layouts[output]]);
+            (Work::MaxPool(pool), *input, None)
+        }
+    };
+    Ok(Ready { work, input: slot[input], residual: residual.map(|r| slot[r]), output: slot[output] })
+}
