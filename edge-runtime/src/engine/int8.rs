@@ -4,7 +4,7 @@
 //! each thread has run a picture. Files pass the gate in `onnx.rs` and every check of [`Graph::check`] before anything is
 //! built.
 
-use super::{Engine, Outputs, Shapes, lower, onnx, run_batch};
+use super::{Engine, Outputs, Shapes, StepTime, lower, onnx, run_batch};
 use crate::kernel::{self, int8};
 use crate::{Error, Result};
 use std::path::Path;
@@ -56,5 +56,20 @@ impl Engine for Int8Engine {
             self.network.run(image, logits, features);
             Ok(())
         })
+    }
+
+    fn profile(&self, image: &[f32], runs: usize) -> Option<Vec<StepTime>> {
+        let steps = self.network.steps();
+        if image.len() != self.shapes.input.iter().product::<usize>() || runs == 0 {
+            return None;
+        }
+        let mut seconds = vec![f64::INFINITY; steps.len()];
+        (0..runs).for_each(|_| self.network.time(image, &mut seconds));
+        let time = |(step, seconds): (crate::kernel::int8::StepDescription, f64)| StepTime {
+            name: step.name,
+            products: step.products,
+            seconds,
+        };
+        Some(steps.into_iter().zip(seconds).map(time).collect())
     }
 }

@@ -42,6 +42,17 @@ pub struct Outputs {
     pub features: Vec<f32>,
 }
 
+/// Time of one step of a network.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepTime {
+    /// What it does.
+    pub name: String,
+    /// Multiplications of one picture.
+    pub products: u64,
+    /// Seconds a picture, the fastest run's: other work on the machine does not show.
+    pub seconds: f64,
+}
+
 /// An inference engine holding one network.
 pub trait Engine: Send + Sync {
     /// Short name for status and reports, such as `tract` or `candle`.
@@ -53,6 +64,10 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// When the length is no multiple of one input, or the engine fails.
     fn run(&self, images: &[f32]) -> Result<Outputs>;
+    /// Where the time of one picture goes, step by step in the best of `runs` runs; nothing where the engine cannot say.
+    fn profile(&self, _image: &[f32], _runs: usize) -> Option<Vec<StepTime>> {
+        None
+    }
     /// Why a faster engine was not taken, for diagnostics.
     fn note(&self) -> Option<&str> {
         None

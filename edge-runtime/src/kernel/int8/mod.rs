@@ -22,7 +22,7 @@ mod sets;
 #[cfg(test)]
 mod tests;
 
-pub use network::{Executor, build};
+pub use network::{Executor, StepDescription, build};
 
 /// Most values of one map and of all maps together that an arena is made for.
 const MAX_MAP: usize = 1 << 26;

@@ -5,9 +5,10 @@ use super::conv::{Data, Dense, Depthwise, RunDense, RunDepthwise};
 use super::dot::{Code, Dot};
 use super::elementwise::{Classify, MaxPool, Quantize, RunMaxPool, RunSum, Sum, scratch};
 use super::sets;
-use super::{Conv, Graph, MAX_ARENA, Map, MapId, Step};
+use super::{Conv, Graph, MAX_ARENA, Map, MapId, Step, Window};
 use crate::kernel::Isa;
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 /// A network ready to run. Threads may share it.
 pub trait Executor: Send + Sync {
@@ -20,6 +21,24 @@ pub trait Executor: Send + Sync {
 
     /// The instruction set it was made for.
     fn isa(&self) -> Isa;
+
+    /// What its steps are, in the order of [`Executor::time`]: quantizing the picture, each fused step, the classifier.
+    fn steps(&self) -> Vec<StepDescription>;
+
+    /// Runs one picture and lowers each step's `seconds` to what it took, where that is less.
+    ///
+    /// # Panics
+    /// When a slice has not the size that the graph says.
+    fn time(&self, image: &[f32], seconds: &mut [f64]);
+}
+
+/// A step of a network, for a profile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepDescription {
+    /// Such as `conv 3×3/2 16→32 at 16×16, sum`.
+    pub name: String,
+    /// Multiplications.
+    pub products: u64,
 }
 
 /// Makes a graph ready for an instruction set; one the processor lacks falls back to [`Isa::Portable`], and AVX-512 without
@@ -115,6 +134,7 @@ struct Network<D: Dot> {
     /// Slot of each map, and the layout each slot was made for: maps share one when their lives do not overlap.
     slot: Vec<usize>,
     slots: Vec<Layout>,
+    descriptions: Vec<StepDescription>,
     /// Arenas that no run uses at the moment.
     idle: Mutex<Vec<Arena<D>>>,
 }
@@ -130,10 +150,11 @@ impl<D: Dot> Network<D> {
         for step in &graph.steps {
             ready.push(prepare::<D>(step, &graph.maps, &layouts, &slot)?);
         }
+        let descriptions = describe(graph);
         // The packed copy stands for the weights from here on.
         let mut graph = graph.clone();
         graph.steps.clear();
-        Ok(Self { graph, isa, layouts, steps: ready, slot, slots, idle: Mutex::default() })
+        Ok(Self { graph, isa, layouts, steps: ready, slot, slots, descriptions, idle: Mutex::default() })
     }
 
     fn arena(&self) -> Arena<D> {
@@ -145,8 +166,10 @@ impl<D: Dot> Network<D> {
     }
 }
 
-impl<D: Dot> Executor for Network<D> {
-    fn run(&self, image: &[f32], logits: &mut [f32], features: &mut [f32]) {
+impl<D: Dot> Network<D> {
+    /// Runs one picture; `done` is called behind each step.
+    #[inline(always)]
+    fn execute(&self, image: &[f32], logits: &mut [f32], features: &mut [f32], mut done: impl FnMut(usize)) {
         let (input, last) = (&self.layouts[0], &self.layouts[self.graph.features]);
         assert_eq!(image.len(), input.channels * input.height * input.width, "picture");
         assert_eq!(features.len(), last.channels * last.height * last.width, "features");
@@ -155,7 +178,8 @@ impl<D: Dot> Executor for Network<D> {
         let output = arena.slots[self.slot[0]].values();
         // SAFETY: a network is only built for a set the processor has.
         unsafe { D::enter(Quantize::<D> { image, codes: self.graph.maps[0].codes, layout: *input, output }) };
-        for step in &self.steps {
+        done(0);
+        for (at, step) in self.steps.iter().enumerate() {
             // Taken out so that the other slots can be read beside it; no memory moves.
             let mut output = std::mem::replace(&mut arena.slots[step.output], Buffer::new(0, D::Code::new(0)));
             let from = arena.slots[step.input].as_slice();
@@ -171,6 +195,7 @@ impl<D: Dot> Executor for Network<D> {
                 }
             }
             arena.slots[step.output] = output;
+            done(at + 1);
         }
         let Arena { slots, pooled } = &mut arena;
         let classify = Classify::<D> {
@@ -184,12 +209,65 @@ impl<D: Dot> Executor for Network<D> {
         };
         // SAFETY: as above.
         unsafe { D::enter(classify) };
+        done(self.steps.len() + 1);
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(arena);
+    }
+}
+
+impl<D: Dot> Executor for Network<D> {
+    fn run(&self, image: &[f32], logits: &mut [f32], features: &mut [f32]) {
+        self.execute(image, logits, features, |_| ());
     }
 
     fn isa(&self) -> Isa {
         self.isa
     }
+
+    fn steps(&self) -> Vec<StepDescription> {
+        self.descriptions.clone()
+    }
+
+    fn time(&self, image: &[f32], seconds: &mut [f64]) {
+        let last = &self.layouts[self.graph.features];
+        let mut features = vec![0.0; last.channels * last.height * last.width];
+        let mut logits = vec![0.0; self.graph.head.bias.len()];
+        let mut begun = Instant::now();
+        self.execute(image, &mut logits, &mut features, |step| {
+            let now = Instant::now();
+            seconds[step] = seconds[step].min((now - begun).as_secs_f64());
+            begun = now;
+        });
+    }
+}
+
+fn describe(graph: &Graph) -> Vec<StepDescription> {
+    let size = |m: &Map| format!("{}×{}", m.height, m.width);
+    let input = &graph.maps[0];
+    let mut all = vec![StepDescription { name: format!("quantize {} {}", input.channels, size(input)), products: 0 }];
+    for step in &graph.steps {
+        let to = &graph.maps[step.output()];
+        let kind = |w: &Window| {
+            let stride = if w.stride == [1, 1] { String::new() } else { format!("/{}", w.stride[0]) };
+            format!("{}×{}{stride}", w.kernel[0], w.kernel[1])
+        };
+        all.push(match step {
+            Step::Conv(c) => {
+                let end = if c.residual.is_some() { ", sum" } else { "" };
+                let (what, from) = (kind(&c.window), graph.maps[c.input].channels);
+                let group = if c.groups > 1 { format!(" in {} groups", c.groups) } else { String::new() };
+                let name = format!("conv {what} {from}→{}{group} to {}{end}", to.channels, size(to));
+                StepDescription { name, products: (c.weight.len() * to.height * to.width) as u64 }
+            }
+            Step::Add { .. } => StepDescription { name: format!("sum {} {}", to.channels, size(to)), products: 0 },
+            Step::MaxPool { window, .. } => {
+                StepDescription { name: format!("max pool {} to {}", kind(window), size(to)), products: 0 }
+            }
+        });
+    }
+    let last = &graph.maps[graph.features];
+    let products = graph.head.weight.len() as u64;
+    all.push(StepDescription { name: format!("mean, linear {}→{}", last.channels, graph.head.bias.len()), products });
+    all
 }
 
 /// Halo and channel padding that the readers of each map need.
