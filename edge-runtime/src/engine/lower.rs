@@ -313,7 +313,9 @@ impl<'a> Lowering<'a> {
                 Ok(Open { step, shape: shape(a) })
             }
             // A convolution that is summed before it is rounded.
-            [Value::Open(open), Value::Real(map)] | [Value::Real(map), Value::Open(open)] if open.shape == shape(map) => {
+            [Value::Open(open), Value::Real(map)] | [Value::Real(map), Value::Open(open)]
+                if open.shape == shape(map) =>
+            {
                 let Step::Conv(mut conv) = open.step else { return Err("it sums something else than maps".into()) };
                 if conv.relu || conv.residual.is_some() {
                     return Err("only a plain convolution is summed without being quantized".into());

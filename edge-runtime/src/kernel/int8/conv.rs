@@ -52,17 +52,12 @@ impl End {
     /// The processor must have the set; `channel + LANES` channels must exist with their padding, at `to` and, where
     /// given, at `residual`.
     #[inline(always)]
-    unsafe fn apply<D: Dot>(
-        &self,
-        sum: D::Sum,
-        channel: usize,
-        residual: Option<*const D::Code>,
-        to: *mut D::Code,
-    ) {
+    unsafe fn apply<D: Dot>(&self, sum: D::Sum, channel: usize, residual: Option<*const D::Code>, to: *mut D::Code) {
         debug_assert!(channel + D::LANES <= self.scale.len());
         // SAFETY: scale and bias hold every padded channel; the rest is vouched for by the caller.
         unsafe {
-            let (scale, bias) = (D::floats(self.scale.as_ptr().add(channel)), D::floats(self.bias.as_ptr().add(channel)));
+            let (scale, bias) =
+                (D::floats(self.scale.as_ptr().add(channel)), D::floats(self.bias.as_ptr().add(channel)));
             let mut y = D::add(D::mul(D::float(sum), scale), bias);
             if let Some(from) = residual {
                 if let Some((low, high, factor)) = self.between {
@@ -161,7 +156,9 @@ impl<D: Dot> Dense<D> {
         let place = &self.place;
         let from = place.start(y, x);
         let step = place.window.stride[1] * place.input.stride;
-        debug_assert!(from + (P - 1) * step + self.runs[self.runs.len() - 1] + self.groups * D::GROUP <= data.input.len());
+        debug_assert!(
+            from + (P - 1) * step + self.runs[self.runs.len() - 1] + self.groups * D::GROUP <= data.input.len()
+        );
         debug_assert!((block + B) * D::LANES <= self.start.len() && x + P <= place.output.width);
         let block_len = self.runs.len() * self.groups * D::LANES * D::GROUP;
         // SAFETY: the layouts' halo covers every tap of the window; the weights hold every block.

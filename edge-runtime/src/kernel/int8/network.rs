@@ -283,7 +283,8 @@ fn layouts<D: Dot>(graph: &Graph) -> Vec<Layout> {
                 after[side] = after[side].max(conv.window.after[side]);
             }
         }
-        let dense = matches!(step, Step::Conv(c) if !is_depthwise(c, &graph.maps) && c.residual.is_none_or(|r| r.map != 0));
+        let dense =
+            matches!(step, Step::Conv(c) if !is_depthwise(c, &graph.maps) && c.residual.is_none_or(|r| r.map != 0));
         narrow &= dense || !step.inputs().contains(&0);
     }
     let layout = |(id, (map, (before, after))): (MapId, (&Map, &([usize; 2], [usize; 2])))| {

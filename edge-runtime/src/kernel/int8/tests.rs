@@ -188,13 +188,8 @@ fn convolutions_are_those_of_the_independent_vectors() {
             case["N,C_in,C_out,H,W"].as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as usize).collect();
         let [count, inputs, outputs, height, width] = sizes[..] else { panic!("{name}") };
         let [kernel, stride, pad, groups] = ["kernel", "stride", "pad", "group"].map(|k| number(k) as usize);
-        let window = Window {
-            kernel: [kernel; 2],
-            stride: [stride; 2],
-            dilation: [1; 2],
-            before: [pad; 2],
-            after: [pad; 2],
-        };
+        let window =
+            Window { kernel: [kernel; 2], stride: [stride; 2], dilation: [1; 2], before: [pad; 2], after: [pad; 2] };
         let codes = |axis: &str| Codes {
             scale: number(&format!("{axis}_scale")) as f32,
             zero: number(&format!("{axis}_zero_point")) as i32,
