@@ -239,6 +239,7 @@ pub fn convert(
     };
     let model = chosen.as_ref().map_or_else(|| float.clone(), |c| c.model.clone());
     let engine: Arc<dyn Engine> = Arc::from(engine::open(&model, "model.onnx")?);
+    notes.extend(engine.note().map(String::from));
 
     let comparison = match &chosen {
         None => None,

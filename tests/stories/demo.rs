@@ -2,7 +2,7 @@
 
 use super::{excon, excon_edge, photographs};
 use ::excon_edge::bundle::Bundle;
-use ::excon_edge::engine;
+use ::excon_edge::engine::{self, Engine, tract::TractEngine};
 use excon_train::dataset::{self, OpenOptions};
 use serde_json::Value;
 use std::fs;
@@ -77,7 +77,7 @@ fn agrees_with_stock_tract(bundle: &Path) {
     let ours = engine::open(&bundle.model, "demo").unwrap();
     assert_eq!((ours.name(), ours.note()), ("int8", None));
     let ours = ours.run(&images).unwrap();
-    let theirs = engine::tract::TractEngine::from_onnx(&bundle.model, "demo").unwrap().run(&images).unwrap();
+    let theirs = TractEngine::from_onnx(&bundle.model, "demo").unwrap().run(&images).unwrap();
     let classes = bundle.manifest.labels.len();
     let pairs = || ours.logits.chunks(classes).zip(theirs.logits.chunks(classes));
     let equal = pairs().filter(|(a, b)| best(a) == best(b)).count();

@@ -12,6 +12,15 @@ use super::{Conv, Map, Requantize, Window};
 /// Codes of input that one pass over the output channels may stream: what stays in the first cache beside the weights.
 const CHUNK_BYTES: usize = 16 << 10;
 
+/// A form of convolution that only some sets have.
+pub(super) trait Special<D: Dot>: Send + Sync {
+    /// Numbers of scratch memory it needs.
+    fn scratch(&self) -> usize;
+    /// # Safety
+    /// The processor must have the set; the data must be that of the layouts it was made for.
+    unsafe fn run(&self, data: Data<'_, D>);
+}
+
 /// From sums to codes: requantization, residual, ReLU.
 pub(super) struct End {
     scale: Buffer<f32>,
@@ -26,17 +35,18 @@ pub(super) struct End {
 }
 
 impl End {
-    fn new<D: Dot>(conv: &Conv, maps: &[Map]) -> Self {
+    /// `unit` is what one product counts in the sums.
+    pub fn new<D: Dot>(conv: &Conv, maps: &[Map], unit: f32) -> Self {
         let r = Requantize::new(conv, maps);
         let padded = maps[conv.output].channels.next_multiple_of(D::LANES);
-        let lanes = |values: &[f32]| {
+        let lanes = |values: &[f32], factor: f32| {
             let mut buffer = Buffer::new(padded, 0.0);
-            buffer.values()[..values.len()].copy_from_slice(values);
+            buffer.values().iter_mut().zip(values).for_each(|(to, v)| *to = v * factor);
             buffer
         };
         Self {
-            scale: lanes(&r.scale),
-            bias: lanes(&r.bias),
+            scale: lanes(&r.scale, unit),
+            bias: lanes(&r.bias, 1.0),
             between: r.between,
             residual: r.residual,
             residual_shift: conv.residual.map_or(0, |x| D::Code::shift(&maps[x.map].codes)) as f32,
@@ -46,56 +56,125 @@ impl End {
         }
     }
 
-    /// Turns the sums of `LANES` channels from `channel` on into codes at `to`.
+    /// The constants in every lane, for a run.
+    ///
+    /// # Safety
+    /// The processor must have the set.
+    #[inline(always)]
+    pub unsafe fn lanes<D: Dot>(&self) -> EndLanes<'_, D> {
+        let (low, high, factor) = self.between.unwrap_or_default();
+        // SAFETY: vouched for by the caller.
+        unsafe {
+            EndLanes {
+                scale: self.scale.as_slice(),
+                bias: self.bias.as_slice(),
+                is_between: self.between.is_some(),
+                between: [D::number(low), D::number(high), D::number(factor)],
+                residual: D::number(self.residual),
+                residual_shift: D::number(-self.residual_shift),
+                shift: D::number(self.shift),
+                low: D::number(self.low),
+                high: D::number(self.high),
+            }
+        }
+    }
+}
+
+/// [`End`] with its constants in registers.
+#[derive(Clone, Copy)]
+pub(super) struct EndLanes<'a, D: Dot> {
+    scale: &'a [f32],
+    bias: &'a [f32],
+    is_between: bool,
+    between: [D::Float; 3],
+    residual: D::Float,
+    residual_shift: D::Float,
+    shift: D::Float,
+    low: D::Float,
+    high: D::Float,
+}
+
+impl<D: Dot> EndLanes<'_, D> {
+    /// Turns the sums of `LANES` channels from `channel` on into codes at `to`. `RESIDUAL` and `BETWEEN` say what of a
+    /// residual sum there is; only with the first is `residual` read.
     ///
     /// # Safety
     /// The processor must have the set; `channel + LANES` channels must exist with their padding, at `to` and, where
-    /// given, at `residual`.
+    /// it is read, at `residual`.
     #[inline(always)]
-    unsafe fn apply<D: Dot>(&self, sum: D::Sum, channel: usize, residual: Option<*const D::Code>, to: *mut D::Code) {
+    unsafe fn apply<const RESIDUAL: bool, const BETWEEN: bool>(
+        &self,
+        sum: D::Sum,
+        channel: usize,
+        residual: *const D::Code,
+        to: *mut D::Code,
+    ) {
         debug_assert!(channel + D::LANES <= self.scale.len());
         // SAFETY: scale and bias hold every padded channel; the rest is vouched for by the caller.
         unsafe {
-            let (scale, bias) =
-                (D::floats(self.scale.as_ptr().add(channel)), D::floats(self.bias.as_ptr().add(channel)));
-            let mut y = D::add(D::mul(D::float(sum), scale), bias);
-            if let Some(from) = residual {
-                if let Some((low, high, factor)) = self.between {
-                    y = D::mul(D::settle(y, D::number(low), D::number(high)), D::number(factor));
+            let (scale, bias) = (self.scale.as_ptr().add(channel), self.bias.as_ptr().add(channel));
+            let mut y = D::add(D::mul(D::float(sum), D::floats(scale)), D::floats(bias));
+            if RESIDUAL {
+                if BETWEEN {
+                    let [low, high, factor] = self.between;
+                    y = D::mul(D::settle(y, low, high), factor);
                 }
-                let mut x = D::float(D::widen(from));
+                let mut x = D::float(D::widen(residual));
                 if !D::Code::CENTRED {
-                    x = D::add(x, D::number(-self.residual_shift));
+                    x = D::add(x, self.residual_shift);
                 }
-                y = D::add(y, D::mul(x, D::number(self.residual)));
+                y = D::add(y, D::mul(x, self.residual));
             }
-            y = D::settle(y, D::number(self.low), D::number(self.high));
+            y = D::settle(y, self.low, self.high);
             if !D::Code::CENTRED {
-                y = D::add(y, D::number(self.shift));
+                y = D::add(y, self.shift);
             }
             D::store(y, to);
+        }
+    }
+
+    /// The same for whatever there is.
+    ///
+    /// # Safety
+    /// As [`Self::apply`].
+    #[inline(always)]
+    pub unsafe fn apply_any(&self, sum: D::Sum, channel: usize, residual: Option<*const D::Code>, to: *mut D::Code) {
+        // SAFETY: vouched for by the caller.
+        unsafe {
+            match (residual, self.is_between) {
+                (None, _) => self.apply::<false, false>(sum, channel, std::ptr::null(), to),
+                (Some(other), false) => self.apply::<true, false>(sum, channel, other, to),
+                (Some(other), true) => self.apply::<true, true>(sum, channel, other, to),
+            }
         }
     }
 }
 
 /// Where a window stands on a stored map.
-struct Place {
+pub(super) struct Place {
     window: Window,
-    input: Layout,
-    output: Layout,
+    pub input: Layout,
+    pub output: Layout,
     residual: Option<Layout>,
 }
 
 impl Place {
-    fn new(window: Window, input: &Layout, output: &Layout, residual: Option<&Layout>) -> Self {
+    pub fn new(window: Window, input: &Layout, output: &Layout, residual: Option<&Layout>) -> Self {
         Self { window, input: *input, output: *output, residual: residual.copied() }
     }
 
     /// Code under the window's first tap for an output pixel.
     #[inline(always)]
-    fn start(&self, y: usize, x: usize) -> usize {
+    pub fn start(&self, y: usize, x: usize) -> usize {
         let [top, left] = self.window.before;
         self.input.halo_at(y * self.window.stride[0], top, x * self.window.stride[1], left)
+    }
+
+    /// The residual's codes for an output pixel.
+    #[inline(always)]
+    pub fn residual_at<D: Dot>(&self, data: Data<'_, D>, y: usize, x: usize, channel: usize) -> Option<*const D::Code> {
+        let (from, layout) = data.residual.zip(self.residual.as_ref())?;
+        from.get(layout.at(y, x) + channel..).map(<[D::Code]>::as_ptr)
     }
 }
 
@@ -143,7 +222,7 @@ impl<D: Dot> Dense<D> {
             }
         }
         let place = Place::new(conv.window, input, output, residual);
-        Self { place, end: End::new::<D>(conv, maps), runs, groups, weights, start }
+        Self { place, end: End::new::<D>(conv, maps, 1.0), runs, groups, weights, start }
     }
 
     /// One tile: `P` neighbouring pixels of a row, `B` vectors of output channels.
@@ -151,7 +230,12 @@ impl<D: Dot> Dense<D> {
     /// # Safety
     /// The processor must have the set; the pixels and blocks must exist; the slices must be those of the layouts.
     #[inline(always)]
-    unsafe fn tile<const P: usize, const B: usize>(&self, at: (usize, usize, usize), data: Data<'_, D>) {
+    unsafe fn tile<const P: usize, const B: usize>(
+        &self,
+        at: (usize, usize, usize),
+        end: &EndLanes<'_, D>,
+        data: Data<'_, D>,
+    ) {
         let (y, x, block) = at;
         let place = &self.place;
         let from = place.start(y, x);
@@ -184,13 +268,20 @@ impl<D: Dot> Dense<D> {
                     codes = codes.add(D::GROUP);
                 }
             }
-            for p in 0..P {
-                let to = data.output.add(place.output.at(y, x + p));
-                let other = data.residual.zip(place.residual.as_ref()).map(|(r, l)| r.as_ptr().add(l.at(y, x + p)));
-                for b in 0..B {
-                    let channel = (block + b) * D::LANES;
-                    self.end.apply::<D>(sums[p][b], channel, other.map(|r| r.add(channel)), to.add(channel));
-                }
+            // One branch a tile: the sums stay in registers.
+            let residual = data.residual.zip(place.residual.as_ref());
+            let from = residual.map_or(std::ptr::null(), |(r, layout)| r.as_ptr().add(layout.at(y, x)));
+            let spot = Spot {
+                residual: from,
+                residual_step: residual.map_or(0, |(_, layout)| layout.stride),
+                to: data.output.add(place.output.at(y, x)),
+                step: place.output.stride,
+                channel: block * D::LANES,
+            };
+            match (residual.is_some(), end.is_between) {
+                (false, _) => spot.finish::<D, P, B, false, false>(sums, end),
+                (true, false) => spot.finish::<D, P, B, true, false>(sums, end),
+                (true, true) => spot.finish::<D, P, B, true, true>(sums, end),
             }
         }
     }
@@ -200,22 +291,61 @@ impl<D: Dot> Dense<D> {
     /// # Safety
     /// As [`Self::tile`].
     #[inline(always)]
-    unsafe fn row<const P: usize, const B: usize>(&self, y: usize, block: usize, data: Data<'_, D>) {
+    unsafe fn row<const P: usize, const B: usize>(
+        &self,
+        y: usize,
+        block: usize,
+        end: &EndLanes<'_, D>,
+        data: Data<'_, D>,
+    ) {
         let width = self.place.output.width;
         let mut x = 0;
         while x + P <= width {
             // SAFETY: the tile lies inside the row.
-            unsafe { self.tile::<P, B>((y, x, block), data) };
+            unsafe { self.tile::<P, B>((y, x, block), end, data) };
             x += P;
         }
         if x < width && width >= P {
             // SAFETY: the last `P` pixels of the row.
-            unsafe { self.tile::<P, B>((y, width - P, block), data) };
+            unsafe { self.tile::<P, B>((y, width - P, block), end, data) };
             x = width;
         }
         for x in x..width {
             // SAFETY: a pixel of the row.
-            unsafe { self.tile::<1, B>((y, x, block), data) };
+            unsafe { self.tile::<1, B>((y, x, block), end, data) };
+        }
+    }
+}
+
+/// Where a tile's codes go.
+struct Spot<C> {
+    residual: *const C,
+    residual_step: usize,
+    to: *mut C,
+    step: usize,
+    channel: usize,
+}
+
+impl<C> Spot<C> {
+    /// # Safety
+    /// As [`EndLanes::apply`], for `P` pixels and `B` vectors.
+    #[inline(always)]
+    unsafe fn finish<D, const P: usize, const B: usize, const RESIDUAL: bool, const BETWEEN: bool>(
+        &self,
+        sums: [[D::Sum; B]; P],
+        end: &EndLanes<'_, D>,
+    ) where
+        D: Dot<Code = C>,
+    {
+        // SAFETY: vouched for by the caller; without a residual its pointer only travels.
+        unsafe {
+            for (p, sums) in sums.into_iter().enumerate() {
+                for (b, sum) in sums.into_iter().enumerate() {
+                    let channel = self.channel + b * D::LANES;
+                    let from = self.residual.wrapping_add(p * self.residual_step + channel);
+                    end.apply::<RESIDUAL, BETWEEN>(sum, channel, from, self.to.add(p * self.step + channel));
+                }
+            }
         }
     }
 }
@@ -225,6 +355,8 @@ pub(super) struct Data<'a, D: Dot> {
     pub input: &'a [D::Code],
     pub residual: Option<&'a [D::Code]>,
     pub output: *mut D::Code,
+    /// As much as the step's [`Special::scratch`] asked for.
+    pub scratch: *mut i32,
 }
 
 impl<D: Dot> Clone for Data<'_, D> {
@@ -245,6 +377,8 @@ impl<D: Dot> Task<D> for RunDense<'_, D> {
         let Self(conv, data) = self;
         let (input, output) = (&conv.place.input, &conv.place.output);
         let blocks = conv.start.len() / D::LANES;
+        // SAFETY: the caller vouches for the set.
+        let end = &unsafe { conv.end.lanes::<D>() };
         let row_bytes = input.row * conv.place.window.stride[0] * size_of::<D::Code>();
         let rows = (CHUNK_BYTES / row_bytes).max(1);
         for first in (0..output.height).step_by(rows) {
@@ -256,10 +390,10 @@ impl<D: Dot> Task<D> for RunDense<'_, D> {
                     // SAFETY: rows and blocks of this convolution; the caller vouches for set and data.
                     unsafe {
                         match (pair, D::REGISTERS > 16) {
-                            (true, true) => conv.row::<8, 2>(y, block, data),
-                            (true, false) => conv.row::<4, 2>(y, block, data),
-                            (false, true) => conv.row::<16, 1>(y, block, data),
-                            (false, false) => conv.row::<8, 1>(y, block, data),
+                            (true, true) => conv.row::<8, 2>(y, block, end, data),
+                            (true, false) => conv.row::<4, 2>(y, block, end, data),
+                            (false, true) => conv.row::<16, 1>(y, block, end, data),
+                            (false, false) => conv.row::<8, 1>(y, block, end, data),
                         }
                     }
                 }
@@ -298,7 +432,7 @@ impl<D: Dot> Depthwise<D> {
         }
         Self {
             place: Place::new(conv.window, input, output, residual),
-            end: End::new::<D>(conv, maps),
+            end: End::new::<D>(conv, maps, 1.0),
             taps: taps.collect(),
             weights,
             start,
@@ -311,7 +445,8 @@ impl<D: Dot> Depthwise<D> {
     /// # Safety
     /// The processor must have the set; pixels and channels must exist; the slices must be those of the layouts.
     #[inline(always)]
-    unsafe fn tile<const P: usize>(&self, y: usize, x: usize, channel: usize, data: Data<'_, D>) {
+    unsafe fn tile<const P: usize>(&self, at: (usize, usize, usize), end: &EndLanes<'_, D>, data: Data<'_, D>) {
+        let (y, x, channel) = at;
         let place = &self.place;
         let from = place.start(y, x) + channel;
         let step = place.window.stride[1] * place.input.stride;
@@ -327,10 +462,8 @@ impl<D: Dot> Depthwise<D> {
                 }
             }
             for p in 0..P {
-                let other = data.residual.zip(place.residual.as_ref());
-                let other = other.map(|(r, l)| r.as_ptr().add(l.at(y, x + p) + channel));
-                let to = data.output.add(place.output.at(y, x + p) + channel);
-                self.end.apply::<D>(sums[p], channel, other, to);
+                let other = place.residual_at(data, y, x + p, channel);
+                end.apply_any(sums[p], channel, other, data.output.add(place.output.at(y, x + p) + channel));
             }
         }
     }
@@ -347,17 +480,19 @@ impl<D: Dot> Task<D> for RunDepthwise<'_, D> {
         const PIXELS: usize = 4;
         let Self(conv, data) = self;
         let output = &conv.place.output;
+        // SAFETY: the caller vouches for the set.
+        let end = &unsafe { conv.end.lanes::<D>() };
         for y in 0..output.height {
             for channel in (0..conv.start.len()).step_by(D::LANES) {
                 let mut x = 0;
                 // SAFETY: pixels and channels of this convolution; the caller vouches for set and data.
                 unsafe {
                     while x + PIXELS <= output.width {
-                        conv.tile::<PIXELS>(y, x, channel, data);
+                        conv.tile::<PIXELS>((y, x, channel), end, data);
                         x += PIXELS;
                     }
                     for x in x..output.width {
-                        conv.tile::<1>(y, x, channel, data);
+                        conv.tile::<1>((y, x, channel), end, data);
                     }
                 }
             }

@@ -1,8 +1,10 @@
 //! What an instruction set gives the int8 kernels: dot products of a few codes with a vector of output channels, and the
 //! float lanes of the requantization. Kernels are written once over it.
 
-use super::Codes;
 use super::buffer::Number;
+use super::conv::Special;
+use super::network::Layout;
+use super::{Codes, Conv, Map};
 
 /// How a map's codes lie in memory: shifted by an origin so that they fit the multiply instruction's operand.
 pub(super) trait Code: Number + Ord {
@@ -84,6 +86,17 @@ pub(super) trait Dot: Copy + Send + Sync + 'static {
 
     /// Runs a task in a function compiled for the set.
     unsafe fn enter<T: Task<Self>>(task: T) -> T::Output;
+
+    /// A faster form of a convolution that the set has, where it fits.
+    fn special(
+        _conv: &Conv,
+        _maps: &[Map],
+        _input: &Layout,
+        _output: &Layout,
+        _residual: Option<&Layout>,
+    ) -> Option<Box<dyn Special<Self>>> {
+        None
+    }
 
     /// The `GROUP` codes at `from`, for every lane.
     unsafe fn splat(from: *const Self::Code) -> Self::Operand;

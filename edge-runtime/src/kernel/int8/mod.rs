@@ -21,6 +21,7 @@ pub mod reference;
 mod sets;
 #[cfg(test)]
 mod tests;
+mod winograd;
 
 pub use network::{Executor, StepDescription, build};
 
@@ -75,6 +76,13 @@ pub struct Map {
     pub width: usize,
     /// What its codes mean.
     pub codes: Codes,
+}
+
+impl Map {
+    /// Rows (0) or columns (1).
+    fn side(&self, side: usize) -> usize {
+        [self.height, self.width][side]
+    }
 }
 
 /// Index into [`Graph::maps`].

@@ -1,7 +1,7 @@
 //! A graph made ready for one instruction set: layouts, packed weights, and arenas that a run borrows.
 
 use super::buffer::Buffer;
-use super::conv::{Data, Dense, Depthwise, RunDense, RunDepthwise};
+use super::conv::{Data, Dense, Depthwise, RunDense, RunDepthwise, Special};
 use super::dot::{Code, Dot};
 use super::elementwise::{Classify, MaxPool, Quantize, RunMaxPool, RunSum, Sum, scratch};
 use super::sets;
@@ -116,14 +116,22 @@ struct Ready<D: Dot> {
 enum Work<D: Dot> {
     Dense(Dense<D>),
     Depthwise(Depthwise<D>),
+    Special(Box<dyn Special<D>>),
     Sum(Sum),
     MaxPool(MaxPool<D>),
+}
+
+impl<D: Dot> Work<D> {
+    fn scratch(&self) -> usize {
+        if let Self::Special(work) = self { work.scratch() } else { 0 }
+    }
 }
 
 /// Memory of one run at a time.
 struct Arena<D: Dot> {
     slots: Vec<Buffer<D::Code>>,
     pooled: Buffer<f32>,
+    scratch: Buffer<i32>,
 }
 
 struct Network<D: Dot> {
@@ -162,6 +170,7 @@ impl<D: Dot> Network<D> {
         idle.unwrap_or_else(|| Arena {
             slots: self.slots.iter().map(|l| Buffer::new(l.len, D::Code::new(l.zero))).collect(),
             pooled: scratch(self.layouts[self.graph.features].channels),
+            scratch: Buffer::new(self.steps.iter().map(|s| s.work.scratch()).max().unwrap_or(0), 0),
         })
     }
 }
@@ -184,12 +193,14 @@ impl<D: Dot> Network<D> {
             let mut output = std::mem::replace(&mut arena.slots[step.output], Buffer::new(0, D::Code::new(0)));
             let from = arena.slots[step.input].as_slice();
             let residual = step.residual.map(|r| arena.slots[r].as_slice());
-            let data = Data { input: from, residual, output: output.as_mut_ptr() };
+            let scratch = arena.scratch.as_mut_ptr();
+            let data = Data { input: from, residual, output: output.as_mut_ptr(), scratch };
             // SAFETY: as above; every slot was made for the layouts of the maps that live in it.
             unsafe {
                 match &step.work {
                     Work::Dense(conv) => D::enter(RunDense(conv, data)),
                     Work::Depthwise(conv) => D::enter(RunDepthwise(conv, data)),
+                    Work::Special(work) => work.run(data),
                     Work::Sum(sum) => D::enter(RunSum(sum, data)),
                     Work::MaxPool(pool) => D::enter(RunMaxPool(pool, from, output.values())),
                 }
@@ -197,7 +208,7 @@ impl<D: Dot> Network<D> {
             arena.slots[step.output] = output;
             done(at + 1);
         }
-        let Arena { slots, pooled } = &mut arena;
+        let Arena { slots, pooled, .. } = &mut arena;
         let classify = Classify::<D> {
             codes: self.graph.maps[self.graph.features].codes,
             layout: *last,
@@ -280,7 +291,9 @@ fn layouts<D: Dot>(graph: &Graph) -> Vec<Layout> {
             let (before, after) = &mut halo[conv.input];
             for side in 0..2 {
                 before[side] = before[side].max(conv.window.before[side]);
-                after[side] = after[side].max(conv.window.after[side]);
+                // One more, for forms that compute tiles of two pixels and leave out what lies beyond.
+                let odd = graph.maps[conv.output].side(side) % 2;
+                after[side] = after[side].max(conv.window.after[side] + odd);
             }
         }
         let dense =
@@ -333,6 +346,8 @@ fn prepare<D: Dot>(step: &Step, maps: &[Map], layouts: &[Layout], slot: &[usize]
             let (from, to, beside) = (&layouts[conv.input], &layouts[output], other.map(|r| &layouts[r]));
             let work = if is_depthwise(conv, maps) {
                 Work::Depthwise(Depthwise::new(conv, maps, from, to, beside))
+            } else if let Some(work) = D::special(conv, maps, from, to, beside) {
+                Work::Special(work)
             } else {
                 let taps = conv.window.kernel.iter().product::<usize>();
                 let spread = to.stride.saturating_mul(taps).saturating_mul(from.stride);

@@ -3,7 +3,11 @@
 //! AVX2 multiplies in 16 bits (`vpmaddwd`): its byte form saturates. The VNNI sets multiply unsigned codes by signed
 //! weights without saturating.
 
+use super::conv::Special;
 use super::dot::{Dot, Task};
+use super::network::Layout;
+use super::winograd::{self, Wide, Winograd};
+use super::{Conv, Map};
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
@@ -21,6 +25,16 @@ impl Dot for Portable {
     type Sum = [i32; 4];
     type Float = [f32; 4];
 
+    fn special(
+        conv: &Conv,
+        maps: &[Map],
+        input: &Layout,
+        output: &Layout,
+        residual: Option<&Layout>,
+    ) -> Option<Box<dyn Special<Self>>> {
+        winograd::fits::<Self>(conv, input, output)
+            .then(|| Box::new(Winograd::<Self>::new(conv, maps, input, output, residual)) as Box<dyn Special<Self>>)
+    }
     unsafe fn enter<T: Task<Self>>(task: T) -> T::Output {
         // SAFETY: plain arrays need nothing of the processor.
         unsafe { task.run() }
@@ -39,7 +53,7 @@ impl Dot for Portable {
     #[inline(always)]
     unsafe fn dot(sum: [i32; 4], x: [i16; 8], w: [i16; 8]) -> [i32; 4] {
         let product = |i: usize| i32::from(x[i]) * i32::from(w[i]);
-        std::array::from_fn(|i| sum[i] + (product(2 * i) + product(2 * i + 1)))
+        std::array::from_fn(|i| sum[i].wrapping_add(product(2 * i) + product(2 * i + 1)))
     }
     #[inline(always)]
     unsafe fn sums(from: *const i32) -> [i32; 4] {
@@ -87,6 +101,47 @@ impl Dot for Portable {
     unsafe fn store(value: [f32; 4], to: *mut i16) {
         // SAFETY: the values were settled between codes, and the caller vouches for four of them.
         unsafe { to.cast::<[i16; 4]>().write_unaligned(value.map(|v| v.to_int_unchecked::<i32>() as i16)) }
+    }
+}
+
+impl Wide for Portable {
+    const WIDE: usize = 8;
+    type Codes = [i16; 8];
+
+    #[inline(always)]
+    unsafe fn load_codes(from: *const i16) -> [i16; 8] {
+        // SAFETY: the caller vouches for eight codes.
+        unsafe { from.cast::<[i16; 8]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store_codes(codes: [i16; 8], to: *mut i16) {
+        // SAFETY: the caller vouches for room for eight codes.
+        unsafe { to.cast::<[i16; 8]>().write_unaligned(codes) }
+    }
+    #[inline(always)]
+    unsafe fn plus_codes(a: [i16; 8], b: [i16; 8]) -> [i16; 8] {
+        std::array::from_fn(|i| a[i] + b[i])
+    }
+    #[inline(always)]
+    unsafe fn minus_codes(a: [i16; 8], b: [i16; 8]) -> [i16; 8] {
+        std::array::from_fn(|i| a[i] - b[i])
+    }
+    #[inline(always)]
+    unsafe fn no_sum() -> [i32; 4] {
+        [0; 4]
+    }
+    #[inline(always)]
+    unsafe fn store_sums(sum: [i32; 4], to: *mut i32) {
+        // SAFETY: the caller vouches for room for four sums.
+        unsafe { to.cast::<[i32; 4]>().write_unaligned(sum) }
+    }
+    #[inline(always)]
+    unsafe fn plus(a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
+        std::array::from_fn(|i| a[i].wrapping_add(b[i]))
+    }
+    #[inline(always)]
+    unsafe fn minus(a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
+        std::array::from_fn(|i| a[i].wrapping_sub(b[i]))
     }
 }
 
@@ -156,6 +211,16 @@ impl Dot for Avx2 {
     type Sum = __m256i;
     type Float = __m256;
 
+    fn special(
+        conv: &Conv,
+        maps: &[Map],
+        input: &Layout,
+        output: &Layout,
+        residual: Option<&Layout>,
+    ) -> Option<Box<dyn Special<Self>>> {
+        winograd::fits::<Self>(conv, input, output)
+            .then(|| Box::new(Winograd::<Self>::new(conv, maps, input, output, residual)) as Box<dyn Special<Self>>)
+    }
     unsafe fn enter<T: Task<Self>>(task: T) -> T::Output {
         #[target_feature(enable = "avx2")]
         fn compiled<T: Task<Avx2>>(task: T) -> T::Output {
@@ -195,6 +260,53 @@ impl Dot for Avx2 {
         }
     }
     float_lanes_256!();
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Wide for Avx2 {
+    const WIDE: usize = 16;
+    type Codes = __m256i;
+
+    #[inline(always)]
+    unsafe fn load_codes(from: *const i16) -> __m256i {
+        // SAFETY: the caller vouches for the set and sixteen codes.
+        unsafe { _mm256_loadu_si256(from.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store_codes(codes: __m256i, to: *mut i16) {
+        // SAFETY: the caller vouches for the set and room for sixteen codes.
+        unsafe { _mm256_storeu_si256(to.cast(), codes) }
+    }
+    #[inline(always)]
+    unsafe fn plus_codes(a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: the caller vouches for the set.
+        unsafe { _mm256_add_epi16(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn minus_codes(a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: the caller vouches for the set.
+        unsafe { _mm256_sub_epi16(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn no_sum() -> __m256i {
+        // SAFETY: the caller vouches for the set.
+        unsafe { _mm256_setzero_si256() }
+    }
+    #[inline(always)]
+    unsafe fn store_sums(sum: __m256i, to: *mut i32) {
+        // SAFETY: the caller vouches for the set and room for eight sums.
+        unsafe { _mm256_storeu_si256(to.cast(), sum) }
+    }
+    #[inline(always)]
+    unsafe fn plus(a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: the caller vouches for the set.
+        unsafe { _mm256_add_epi32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn minus(a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: the caller vouches for the set.
+        unsafe { _mm256_sub_epi32(a, b) }
+    }
 }
 
 /// Eight lanes, dot products of four bytes.

@@ -240,6 +240,41 @@ fn convolutions_are_those_of_the_independent_vectors() {
     }
 }
 
+/// The largest sums there can be, on the form that transforms codes and weights: nothing may wrap in the result.
+#[test]
+fn extremes_are_exact() {
+    let window = Window { kernel: [3; 2], stride: [1; 2], dilation: [1; 2], before: [1; 2], after: [1; 2] };
+    for (weights, zero, picture) in [(-128i8, 0, 1e9f32), (127, 0, 1e9), (-128, 255, -1e9), (127, 255, -1e9)] {
+        let codes = Codes { scale: 0.5, zero, signed: false };
+        let maps = vec![map(256, [5, 4], codes), map(32, [5, 4], Codes { scale: 300_000.0, zero: 128, signed: false })];
+        let step = Conv {
+            input: 0,
+            output: 1,
+            weight: vec![weights; 32 * 256 * 9],
+            weight_scale: vec![1.0; 32],
+            bias: vec![0.0; 32],
+            window,
+            groups: 1,
+            relu: false,
+            residual: None,
+        };
+        let input = &maps[0];
+        let code = if picture > 0.0 { 255 - zero } else { -zero };
+        let sums = reference::accumulate(&step, input, &vec![code; 256 * 20]);
+        assert_eq!(sums[5], code * i32::from(weights) * 256 * 9, "the middle of the map");
+        let head = Head { weight: vec![0.0; 32], bias: vec![0.0] };
+        let graph = Graph { maps, steps: vec![Step::Conv(step)], features: 1, head };
+        graph.check().unwrap();
+        let image = vec![picture; 256 * 20];
+        let wanted: Vec<f32> = reference::run(&graph, &image)[1].iter().map(|&x| x as f32 * 300_000.0).collect();
+        for isa in Isa::available() {
+            let mut features = vec![0.0; wanted.len()];
+            build(&graph, isa).unwrap().run(&image, &mut [0.0], &mut features);
+            assert_eq!(features, wanted, "{}", isa.name());
+        }
+    }
+}
+
 #[test]
 fn quantizing_follows_onnx() {
     let data = Golden::open("quantization/data.safetensors");
