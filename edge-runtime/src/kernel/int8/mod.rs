@@ -297,7 +297,8 @@ impl Graph {
                 let input = &self.maps[c.input];
                 let shape = c.window.output(input.height, input.width);
                 let taps = c.window.kernel.iter().product::<usize>() * (input.channels / c.groups.max(1));
-                let groups = c.groups > 0 && input.channels % c.groups == 0 && output.channels % c.groups == 0;
+                let whole = |m: &Map| m.channels.is_multiple_of(c.groups);
+                let groups = c.groups > 0 && whole(input) && whole(output);
                 let counts = c.bias.len() == output.channels && c.weight_scale.len() == output.channels;
                 if shape != Some([output.height, output.width]) || !groups || !counts {
                     return Err("a convolution's shapes disagree".into());
@@ -308,7 +309,7 @@ impl Graph {
                 let first = c.residual.and_then(|r| r.between).map_or(output.codes, |(codes, _)| codes);
                 for (scale, bias) in c.weight_scale.iter().zip(&c.bias) {
                     factor(input.codes.scale * scale, first.scale)?;
-                    if !((bias / first.scale).abs() < 1e12) {
+                    if !bias.is_finite() || (bias / first.scale).abs() > 1e12 {
                         return Err("a bias is out of range".into());
                     }
                 }

@@ -300,12 +300,13 @@ fn layouts<D: Dot>(graph: &Graph) -> Vec<Layout> {
             matches!(step, Step::Conv(c) if !is_depthwise(c, &graph.maps) && c.residual.is_none_or(|r| r.map != 0));
         narrow &= dense || !step.inputs().contains(&0);
     }
-    let layout = |(id, (map, (before, after))): (MapId, (&Map, &([usize; 2], [usize; 2])))| {
+    let layout = |id: MapId| {
+        let (map, (before, after)) = (&graph.maps[id], halo[id]);
         let padding = if id == 0 && narrow { D::GROUP } else { D::LANES };
         let stride = map.channels.next_multiple_of(padding);
-        Layout::new(map, stride, *before, *after, D::Code::shift(&map.codes))
+        Layout::new(map, stride, before, after, D::Code::shift(&map.codes))
     };
-    graph.maps.iter().zip(&halo).enumerate().map(layout).collect()
+    (0..graph.maps.len()).map(layout).collect()
 }
 
 fn is_depthwise(conv: &Conv, maps: &[Map]) -> bool {
