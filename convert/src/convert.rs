@@ -11,7 +11,7 @@ use crate::select::{Trial, select};
 use crate::source::Source;
 use crate::{Error, Result, export, onnx, seal};
 use excon_edge::bundle::{Bundle, Precision};
-use excon_edge::engine::{Engine, tract::TractEngine};
+use excon_edge::engine::{self, Engine};
 use excon_edge::image::Preprocess;
 use excon_edge::predictor::Parts;
 use excon_edge::probability::fit_temperature;
@@ -238,15 +238,16 @@ pub fn convert(
         Precision::Int8 => Some(quantize(source, data, &network, options, progress)?),
     };
     let model = chosen.as_ref().map_or_else(|| float.clone(), |c| c.model.clone());
-    let engine: Arc<dyn Engine> = Arc::new(TractEngine::from_onnx(&model, "model.onnx")?);
+    let engine: Arc<dyn Engine> = Arc::from(engine::open(&model, "model.onnx")?);
+    notes.extend(engine.note().map(String::from));
 
     let comparison = match &chosen {
         None => None,
         Some(_) => {
             progress(Step::Compare(rank_half.len()));
-            let reference = TractEngine::from_onnx(&float, "float.onnx")?;
+            let reference = engine::open(&float, "float.onnx")?;
             let (fit, rank) = (&fit_half, ("rank half of validation", &rank_half));
-            Some(compare_on(source, &reference, engine.as_ref(), fit, rank)?)
+            Some(compare_on(source, reference.as_ref(), engine.as_ref(), fit, rank)?)
         }
     };
     let budget = comparison.as_ref().map(|c| compare::budget(c, &options.allowed)).unwrap_or_default();

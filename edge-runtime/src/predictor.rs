@@ -118,7 +118,7 @@ impl Predictor {
     #[cfg(feature = "tract")]
     pub fn from_bundle(bundle: &Bundle) -> Result<Self> {
         let name = bundle.path.join(crate::bundle::MODEL).display().to_string();
-        Self::new(bundle, Arc::new(crate::engine::tract::TractEngine::from_onnx(&bundle.model, &name)?))
+        Self::new(bundle, Arc::from(crate::engine::open(&bundle.model, &name)?))
     }
 
     /// A predictor on an engine of the caller, self-tested.

@@ -6,7 +6,6 @@ use crate::terminal::{self, Format, Progress, duration, percent};
 use clap::Args;
 use excon_edge::bundle::Bundle;
 use excon_edge::engine::Engine;
-use excon_edge::engine::tract::TractEngine;
 use excon_edge::image::Preprocess;
 use excon_edge::probability::{Metrics, fit_temperature, softmax_rows};
 use excon_edge::saliency::LinearHead;
@@ -90,7 +89,7 @@ impl Model {
         let bundle = Bundle::open(path)?;
         let m = &bundle.manifest;
         Ok(Self {
-            engine: Box::new(TractEngine::from_onnx(&bundle.model, &path.display().to_string())?),
+            engine: excon_edge::engine::open(&bundle.model, &path.display().to_string())?,
             head: bundle.head.clone(),
             labels: m.labels.clone(),
             preprocess: m.preprocess.clone(),

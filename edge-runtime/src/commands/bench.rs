@@ -4,6 +4,7 @@ use super::output::{BOLD, Output, paint};
 use super::{Failure, Verdict};
 use excon_edge::Result;
 use excon_edge::bundle::Bundle;
+use excon_edge::engine::StepTime;
 use excon_edge::image::Picture;
 use excon_edge::kernel;
 use excon_edge::predictor::Predictor;
@@ -23,6 +24,9 @@ pub struct Bench {
     /// Time for each of the three measurements
     #[arg(long, value_name = "S", default_value_t = 2.0, value_parser = seconds)]
     seconds: f64,
+    /// Also say where the time goes, step by step
+    #[arg(long)]
+    profile: bool,
 }
 
 fn seconds(text: &str) -> std::result::Result<f64, String> {
@@ -43,7 +47,22 @@ struct Line<'a> {
     /// Batches over all threads, engine only.
     pictures_per_second: f64,
     memory: Option<Memory>,
+    /// Why a faster engine was not taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    profile: Option<Vec<Step>>,
     advice: String,
+}
+
+/// One fused step of the network.
+#[derive(Debug, Clone, Serialize)]
+struct Step {
+    name: String,
+    /// Microseconds a picture, the fastest run's.
+    micros: f64,
+    /// 10⁹ multiplications a second.
+    billions_per_second: f64,
 }
 
 /// Microseconds.
@@ -82,6 +101,19 @@ pub fn run(settings: &Bench, output: &mut Output) -> std::result::Result<Verdict
     let batches = measure(time, || engine.run(&batch).map(drop))?;
     let pictures_per_second = (16 * threads) as f64 / (batches.p50 * 1e-6);
 
+    let profile = if settings.profile {
+        let runs = (time.as_secs_f64() / (engine_latency.p50 * 1e-6)).clamp(1.0, 10_000.0) as usize;
+        let steps = engine.profile(input, runs).into_iter().flatten();
+        let step = |s: StepTime| Step {
+            micros: s.seconds * 1e6,
+            billions_per_second: s.products as f64 / s.seconds * 1e-9,
+            name: s.name,
+        };
+        Some(steps.map(step).collect())
+    } else {
+        None
+    };
+
     let line = Line {
         schema: "excon.bench/1",
         engine: engine.name(),
@@ -91,6 +123,8 @@ pub fn run(settings: &Bench, output: &mut Output) -> std::result::Result<Verdict
         whole_latency,
         pictures_per_second,
         memory: memory(),
+        note: engine.note(),
+        profile,
         advice: advice(engine_latency, whole_latency),
     };
     if output.human() {
@@ -123,6 +157,16 @@ fn print(output: &mut Output, bundle: &Bundle, line: &Line) -> std::io::Result<(
             mib(memory.resident),
             mib(memory.peak)
         ))?;
+    }
+    for step in line.profile.iter().flatten() {
+        let (micros, rate) = (step.micros, step.billions_per_second);
+        output.text(format_args!("  {:<46}  {micros:>8.1} µs  {rate:>6.1} G products/s", step.name))?;
+    }
+    if line.profile.as_ref().is_some_and(Vec::is_empty) {
+        output.text(format_args!("engine {} does not say where its time goes", line.engine))?;
+    }
+    if let Some(note) = line.note {
+        output.text(note)?;
     }
     output.text(&line.advice)
 }

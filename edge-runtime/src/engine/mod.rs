@@ -1,8 +1,13 @@
-//! One trait for whatever executes a network: tract on a CPU, the trainer's own network, later TensorRT.
+//! One trait for whatever executes a network: fused int8 kernels or tract on a CPU, the trainer's own network, later
+//! TensorRT. [`open`] takes the fastest that can run a file.
 //!
 //! An engine maps a batch of normalised pictures to logits and the last feature map, in one pass. It promises that
 //! equal inputs give equal outputs, that the batch size does not change them, and that the head runs in f32.
 
+#[cfg(feature = "tract")]
+pub mod int8;
+#[cfg(feature = "tract")]
+mod lower;
 #[cfg(feature = "tract")]
 mod onnx;
 #[cfg(feature = "tract")]
@@ -11,7 +16,11 @@ pub mod tract;
 #[cfg(all(test, feature = "tract"))]
 mod tests;
 
+#[cfg(feature = "tract")]
+use crate::Error;
 use crate::Result;
+#[cfg(feature = "tract")]
+use rayon::prelude::*;
 
 /// Shapes of a network's input and outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +42,17 @@ pub struct Outputs {
     pub features: Vec<f32>,
 }
 
+/// Time of one step of a network.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepTime {
+    /// What it does.
+    pub name: String,
+    /// Multiplications of one picture.
+    pub products: u64,
+    /// Seconds a picture, the fastest run's: other work on the machine does not show.
+    pub seconds: f64,
+}
+
 /// An inference engine holding one network.
 pub trait Engine: Send + Sync {
     /// Short name for status and reports, such as `tract` or `candle`.
@@ -44,4 +64,57 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// When the length is no multiple of one input, or the engine fails.
     fn run(&self, images: &[f32]) -> Result<Outputs>;
+    /// Where the time of one picture goes, step by step in the best of `runs` runs; nothing where the engine cannot say.
+    fn profile(&self, _image: &[f32], _runs: usize) -> Option<Vec<StepTime>> {
+        None
+    }
+    /// Why a faster engine was not taken, for diagnostics.
+    fn note(&self) -> Option<&str> {
+        None
+    }
+}
+
+/// The fastest CPU engine that can run an ONNX file: the fused int8 kernels where the whole file lowers to them, else
+/// tract, whose [`Engine::note`] says why. The converter fits and the board runs on what this returns. `name` (a path or
+/// a bundle's member) appears in errors.
+///
+/// # Errors
+/// As [`tract::TractEngine::from_onnx`].
+#[cfg(feature = "tract")]
+pub fn open(bytes: &[u8], name: &str) -> Result<Box<dyn Engine>> {
+    let refuse = |reason: String| Error::Bundle { path: std::path::Path::new(name).into(), reason };
+    let checked = onnx::check(bytes).map_err(refuse)?;
+    match int8::Int8Engine::build(&checked) {
+        Ok(engine) => Ok(Box::new(engine)),
+        Err(reason) => {
+            let note = checked.is_quantized().then(|| format!("the int8 kernels do not take this file: {reason}"));
+            Ok(Box::new(tract::TractEngine::build(checked, note).map_err(refuse)?))
+        }
+    }
+}
+
+/// Runs each picture by itself, a lone one on the caller's thread: no hand-over, lowest latency. Neither batch size nor
+/// scheduling can change an answer. `one` fills logits and features of one picture.
+#[cfg(feature = "tract")]
+fn run_batch(
+    engine: &dyn Engine,
+    images: &[f32],
+    one: impl Fn(&[f32], &mut [f32], &mut [f32]) -> std::result::Result<(), String> + Sync,
+) -> Result<Outputs> {
+    let fail = |reason: String| Error::Engine { engine: engine.name().into(), reason };
+    let Shapes { input, classes, features } = engine.shapes();
+    let (size, map) = (input.iter().product::<usize>(), features.iter().product::<usize>());
+    if !images.len().is_multiple_of(size) {
+        return Err(fail(format!("{} values are no multiple of one input's {size}", images.len())));
+    }
+    let count = images.len() / size;
+    let mut outputs = Outputs { logits: vec![0.0; count * classes], features: vec![0.0; count * map] };
+    if count == 1 {
+        return one(images, &mut outputs.logits, &mut outputs.features).map(|()| outputs).map_err(fail);
+    }
+    let logits = outputs.logits.par_chunks_exact_mut(classes);
+    let features = outputs.features.par_chunks_exact_mut(map);
+    let pictures = images.par_chunks_exact(size).zip(logits).zip(features);
+    pictures.try_for_each(|((image, logits), features)| one(image, logits, features)).map_err(fail)?;
+    Ok(outputs)
 }

@@ -47,6 +47,14 @@ pub(super) struct Checked {
     pub features: usize,
 }
 
+impl Checked {
+    /// Whether any map or weight is stored in codes.
+    pub fn is_quantized(&self) -> bool {
+        let nodes = self.model.graph.iter().flat_map(|g| &g.node);
+        nodes.into_iter().any(|n| matches!(n.op_type.as_str(), "QuantizeLinear" | "DequantizeLinear"))
+    }
+}
+
 /// Decodes and checks a model. The error is a sentence fragment naming the offending node, tensor or field.
 pub(super) fn check(bytes: &[u8]) -> Result<Checked, String> {
     if bytes.len() > MAX_BYTES {

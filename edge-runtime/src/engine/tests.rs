@@ -1,6 +1,8 @@
-//! One suite that every engine must pass, run on tract with a float and an int8 file; and what the gate refuses.
+//! One suite that every engine must pass, run on tract and on what [`open`] takes, with a float and an int8 file; what
+//! the int8 kernels take and leave; and what the gate refuses.
 #![allow(clippy::unwrap_used)]
 
+use super::int8::Int8Engine;
 use super::tract::TractEngine;
 use super::*;
 use crate::tiny::{self, CHANNELS, CLASSES, MAP, SIZE};
@@ -95,21 +97,31 @@ fn suite(engine: &dyn Engine) {
     assert_eq!(engine.run(&[]).unwrap(), Outputs { logits: vec![], features: vec![] });
 }
 
-fn engine(int8: bool) -> TractEngine {
-    TractEngine::from_onnx(&tiny::network(int8).bytes(), "tiny").unwrap()
+fn engines(int8: bool) -> [Box<dyn Engine>; 2] {
+    let bytes = tiny::network(int8).bytes();
+    [Box::new(TractEngine::from_onnx(&bytes, "tiny").unwrap()), open(&bytes, "tiny").unwrap()]
 }
 
 #[test]
-fn tract_passes_the_suite_in_float_and_int8() {
-    suite(&engine(false));
-    suite(&engine(true));
-}
-
-#[test]
-fn tract_computes_what_the_file_says() {
-    let images = tiny::images(16);
+fn every_engine_passes_the_suite_in_float_and_int8() {
     for int8 in [false, true] {
-        let outputs = engine(int8).run(&images).unwrap();
+        engines(int8).iter().for_each(|e| suite(e.as_ref()));
+    }
+}
+
+#[test]
+fn the_fastest_engine_that_fits_is_taken() {
+    let [tract, taken] = engines(true);
+    assert_eq!((tract.name(), taken.name(), taken.note()), ("tract", "int8", None));
+    let [tract, taken] = engines(false);
+    assert_eq!((tract.name(), taken.name(), taken.note()), ("tract", "tract", None));
+}
+
+#[test]
+fn engines_compute_what_the_file_says() {
+    let images = tiny::images(16);
+    for (int8, engine) in [false, true].into_iter().flat_map(|int8| engines(int8).map(|e| (int8, e))) {
+        let outputs = engine.run(&images).unwrap();
         for (i, image) in images.chunks(3 * SIZE * SIZE).enumerate() {
             let (logits, features) = reference(image, int8);
             let got = &outputs.features[i * features.len()..(i + 1) * features.len()];
@@ -121,6 +133,85 @@ fn tract_computes_what_the_file_says() {
                 assert!((f64::from(*g) - l).abs() <= tolerance * (1.0 + l.abs()), "int8 {int8}: {g} for {l}");
             }
         }
+    }
+}
+
+/// A change to the int8 file, and a word of the reason why the kernels leave it to tract.
+type Change = (&'static str, fn(&mut tiny::Onnx));
+
+#[test]
+fn what_the_int8_kernels_leave_runs_on_tract_and_says_why() {
+    fn node<'a>(o: &'a mut tiny::Onnx, output: &str) -> &'a mut tract_onnx::pb::NodeProto {
+        o.graph().node.iter_mut().find(|n| n.output[0] == output).unwrap()
+    }
+    let changes: [Change; 5] = [
+        ("c1_node (Conv): it reads a float map", |o| node(o, "c1").input[0] = "input".into()),
+        ("s2_node (Add)", |o| node(o, "s2").input[1] = "r1".into()),
+        ("another scale", |o| node(o, "a1").input[1] = "d2_s".into()),
+        ("`features` is no dequantized map", |o| {
+            node(o, "features").output[0] = "read".into();
+            node(o, "r2").output[0] = "features".into();
+            node(o, "features_q").input[0] = "features".into();
+            node(o, "pool").input[0] = "read".into();
+        }),
+        ("no signed bytes", |o| {
+            let second: Vec<f32> = tiny::Noise(3).take(CHANNELS * CHANNELS * 9);
+            o.floats("plain", &[CHANNELS, CHANNELS, 3, 3], &second);
+            node(o, "c2").input[1] = "plain".into();
+        }),
+    ];
+    for (words, change) in changes {
+        let mut onnx = tiny::network(true);
+        change(&mut onnx);
+        let engine = open(&onnx.bytes(), "changed").unwrap();
+        assert_eq!(engine.name(), "tract", "{words}");
+        assert!(engine.note().unwrap().contains(words), "{words}: {:?}", engine.note());
+        engine.run(&tiny::images(1)).unwrap();
+    }
+}
+
+/// Forms of the int8 file that other exporters write, which the kernels take as they are.
+#[test]
+fn other_forms_of_int8_are_taken() {
+    fn node<'a>(o: &'a mut tiny::Onnx, output: &str) -> &'a mut tract_onnx::pb::NodeProto {
+        o.graph().node.iter_mut().find(|n| n.output[0] == output).unwrap()
+    }
+    let changes: [Change; 4] = [
+        ("unsigned behind ReLU", |o| {
+            let zeros = o.graph().initializer.iter_mut().filter(|t| ["a1_z", "features_z"].contains(&t.name.as_str()));
+            zeros.for_each(|t| t.data_type = tract_onnx::pb::tensor_proto::DataType::Uint8 as i32);
+        }),
+        ("summed unrounded", |o| node(o, "s2").input[0] = "c2".into()),
+        ("mean by ReduceMean", |o| {
+            let pool = node(o, "pool");
+            pool.op_type = "ReduceMean".into();
+            pool.attribute = vec![AttributeProto {
+                name: "axes".into(),
+                r#type: AttributeType::Ints as i32,
+                ints: vec![2, 3],
+                ..Default::default()
+            }];
+        }),
+        ("bias in i32", |o| {
+            let bytes = [40i32, -300, 7, 0, 1000, -5].iter().flat_map(|v| v.to_le_bytes()).collect();
+            o.tensor("b2_q", &[CHANNELS], tract_onnx::pb::tensor_proto::DataType::Int32, bytes);
+            o.floats("b2_s", &[], &[0.003]);
+            o.node("DequantizeLinear", &["b2_q", "b2_s"], "b2_real", &[]);
+            let read = o.graph().node.pop().unwrap();
+            o.graph().node.insert(0, read);
+            node(o, "c2").input[2] = "b2_real".into();
+        }),
+    ];
+    let images = tiny::images(32);
+    for (name, change) in changes {
+        let mut onnx = tiny::network(true);
+        change(&mut onnx);
+        let ours = Int8Engine::from_onnx(&onnx.bytes(), name).unwrap().run(&images).unwrap();
+        let tract = TractEngine::from_onnx(&onnx.bytes(), name).unwrap().run(&images).unwrap();
+        let off = ours.features.iter().zip(&tract.features).filter(|(a, b)| (*a - *b).abs() > 1e-4).count();
+        assert!(off * 200 <= ours.features.len(), "{name}: {off} of {} features differ", ours.features.len());
+        let gap = ours.logits.iter().zip(&tract.logits).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(gap <= 0.05, "{name}: {gap}");
     }
 }
 
@@ -179,13 +270,13 @@ fn what_is_not_a_plain_network_is_refused() {
 fn damaged_files_never_panic() {
     let bytes = tiny::network(true).bytes();
     for cut in (0..bytes.len()).step_by(bytes.len() / 40) {
-        let _ = TractEngine::from_onnx(&bytes[..cut], "cut.onnx");
+        let _ = open(&bytes[..cut], "cut.onnx");
     }
     let mut noise = tiny::Noise(77);
     for _ in 0..40 {
         let mut copy = bytes.clone();
         let at = ((noise.next() + 1.0) / 2.0 * bytes.len() as f32) as usize % bytes.len();
         copy[at] ^= 1 << (at % 8);
-        let _ = TractEngine::from_onnx(&copy, "flipped.onnx");
+        let _ = open(&copy, "flipped.onnx").map(|e| e.run(&tiny::images(1)));
     }
 }

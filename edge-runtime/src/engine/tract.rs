@@ -1,12 +1,11 @@
-//! The CPU engine: an ONNX file, float or int8 (explicit quantize–dequantize pairs), executed by tract.
+//! An ONNX file, float or int8 (explicit quantize–dequantize pairs), executed by tract node by node: what runs float
+//! files and those the int8 kernels do not take.
 //!
-//! One plan for a batch of one is built at load and shared by all threads; a batch runs its pictures in parallel,
-//! each by itself, so neither batch size nor scheduling can change an answer. Files pass the gate in `onnx.rs`
-//! before tract sees them.
+//! One plan for a batch of one is built at load and shared by all threads. Files pass the gate in `onnx.rs` before
+//! tract sees them.
 
-use super::{Engine, Outputs, Shapes, onnx};
+use super::{Engine, Outputs, Shapes, onnx, run_batch};
 use crate::{Error, Result};
-use rayon::prelude::*;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -22,6 +21,7 @@ pub struct TractEngine {
     shapes: Shapes,
     logits: usize,
     features: usize,
+    note: Option<String>,
 }
 
 impl std::fmt::Debug for TractEngine {
@@ -39,18 +39,17 @@ impl TractEngine {
     /// declared shapes are not what the network computes.
     pub fn from_onnx(bytes: &[u8], name: &str) -> Result<Self> {
         let refuse = |reason: String| Error::Bundle { path: Path::new(name).into(), reason };
-        let checked = onnx::check(bytes).map_err(refuse)?;
+        Self::build(onnx::check(bytes).map_err(refuse)?, None).map_err(refuse)
+    }
+
+    /// The same behind the gate; `note` is what [`Engine::note`] will say.
+    pub(super) fn build(checked: onnx::Checked, note: Option<String>) -> std::result::Result<Self, String> {
         // The importer is large and foreign: should a file that passed the gate make it panic, that is still only
         // a bad file to us.
-        let built = catch_unwind(AssertUnwindSafe(|| build(&checked)));
-        match built {
-            Ok(Ok(plan)) => {
-                let onnx::Checked { shapes, logits, features, .. } = checked;
-                Ok(Self { plan, shapes, logits, features })
-            }
-            Ok(Err(reason)) => Err(refuse(reason)),
-            Err(_) => Err(refuse("the importer failed on it".into())),
-        }
+        let plan = catch_unwind(AssertUnwindSafe(|| plan(&checked)));
+        let plan = plan.unwrap_or_else(|_| Err("the importer failed on it".into()))?;
+        let onnx::Checked { shapes, logits, features, .. } = checked;
+        Ok(Self { plan, shapes, logits, features, note })
     }
 
     fn run_one(&self, image: &[f32], logits: &mut [f32], features: &mut [f32]) -> TractResult<()> {
@@ -68,7 +67,7 @@ impl TractEngine {
 }
 
 /// Gate passed: import, fix the batch to one, bound the sizes of all intermediate results, optimise.
-fn build(checked: &onnx::Checked) -> std::result::Result<Arc<TypedRunnableModel>, String> {
+fn plan(checked: &onnx::Checked) -> std::result::Result<Arc<TypedRunnableModel>, String> {
     let say = |e: TractError| format!("{e:#}");
     let Shapes { input: [c, h, w], classes, features: [fc, fh, fw] } = checked.shapes;
     let mut model = onnx().with_ignore_value_info(true).model_for_proto_model(&checked.model).map_err(say)?;
@@ -115,25 +114,12 @@ impl Engine for TractEngine {
     }
 
     fn run(&self, images: &[f32]) -> Result<Outputs> {
-        let fail = |reason: String| Error::Engine { engine: self.name().into(), reason };
-        let Shapes { input, classes, features } = self.shapes;
-        let (size, map) = (input.iter().product::<usize>(), features.iter().product::<usize>());
-        if !images.len().is_multiple_of(size) {
-            return Err(fail(format!("{} values are no multiple of one input's {size}", images.len())));
-        }
-        let count = images.len() / size;
-        let mut outputs = Outputs { logits: vec![0.0; count * classes], features: vec![0.0; count * map] };
-        if count == 1 {
-            // A lone picture stays on the caller's thread: no hand-over, lowest latency.
-            let one = self.run_one(images, &mut outputs.logits, &mut outputs.features);
-            return one.map(|()| outputs).map_err(|e| fail(format!("{e:#}")));
-        }
-        images
-            .par_chunks_exact(size)
-            .zip(outputs.logits.par_chunks_exact_mut(classes))
-            .zip(outputs.features.par_chunks_exact_mut(map))
-            .try_for_each(|((image, logits), features)| self.run_one(image, logits, features))
-            .map_err(|e| fail(format!("{e:#}")))?;
-        Ok(outputs)
+        run_batch(self, images, |image, logits, features| {
+            self.run_one(image, logits, features).map_err(|e| format!("{e:#}"))
+        })
+    }
+
+    fn note(&self) -> Option<&str> {
+        self.note.as_deref()
     }
 }

@@ -14,20 +14,26 @@ pub enum Isa {
     Portable,
     /// AVX2 with FMA: eight lanes.
     Avx2,
-    /// AVX-512F: sixteen lanes.
+    /// AVX2 and dot products of bytes (AVX-VNNI); float kernels are those of AVX2.
+    AvxVnni,
+    /// AVX-512F: sixteen lanes; int8 kernels are those of AVX2.
     Avx512,
+    /// AVX-512 and dot products of bytes (AVX512-VNNI); float kernels are those of AVX-512.
+    Avx512Vnni,
 }
 
 impl Isa {
     /// All sets, narrowest first.
-    pub const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Avx512];
+    pub const ALL: [Self; 5] = [Self::Portable, Self::Avx2, Self::AvxVnni, Self::Avx512, Self::Avx512Vnni];
 
     /// The name that `EXCON_ISA` takes.
     pub fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
             Self::Avx2 => "avx2",
+            Self::AvxVnni => "avxvnni",
             Self::Avx512 => "avx512",
+            Self::Avx512Vnni => "avx512vnni",
         }
     }
 
@@ -38,9 +44,17 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
             #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni => Self::Avx2.is_available() && is_x86_feature_detected!("avxvnni"),
+            #[cfg(target_arch = "x86_64")]
             Self::Avx512 => Self::Avx2.is_available() && is_x86_feature_detected!("avx512f"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni => {
+                Self::Avx512.is_available()
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512vnni")
+            }
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 | Self::Avx512 => false,
+            Self::Avx2 | Self::AvxVnni | Self::Avx512 | Self::Avx512Vnni => false,
         }
     }
 
@@ -67,7 +81,10 @@ impl Isa {
                 isa.name(),
                 Self::widest().name()
             )),
-            None => fail(format!("{name:?} is not one of portable, avx2, avx512. Unset the variable or name one")),
+            None => {
+                let names = Self::ALL.map(Self::name).join(", ");
+                fail(format!("{name:?} is not one of {names}. Unset the variable or name one"))
+            }
         }
     }
 }
@@ -112,10 +129,10 @@ pub fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     match isa {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the sets were just detected.
-        Isa::Avx512 if isa.is_available() => unsafe { run_avx512(kernel) },
+        Isa::Avx512 | Isa::Avx512Vnni if isa.is_available() => unsafe { run_avx512(kernel) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the set was just detected.
-        Isa::Avx2 if isa.is_available() => unsafe { run_avx2(kernel) },
+        Isa::Avx2 | Isa::AvxVnni if isa.is_available() => unsafe { run_avx2(kernel) },
         // SAFETY: plain arrays need nothing of the processor.
         _ => unsafe { kernel.run::<Portable>() },
     }
@@ -144,7 +161,7 @@ mod tests {
     fn names_are_read_and_unknown_ones_refused_with_the_choice() {
         assert_eq!(Isa::parse("portable").unwrap(), Isa::Portable);
         let error = Isa::parse("sse9").unwrap_err().to_string();
-        assert!(error.contains("portable, avx2, avx512"), "{error}");
+        assert!(error.contains("portable, avx2, avxvnni"), "{error}");
         for isa in Isa::ALL {
             assert_eq!(Isa::parse(isa.name()).is_ok(), isa.is_available());
         }

@@ -1,9 +1,11 @@
 //! Instruction sets and vectors: what every numeric kernel of the toolkit stands on.
 //!
-//! A kernel is written once, generic over [`Vector`], and [`dispatch`] instantiates it for each instruction set, so the
-//! AVX-512 code is the text that the tests run with AVX2 and with plain arrays. The set is chosen at run time by
-//! [`active`]; the variable `EXCON_ISA` overrides it.
+//! A float kernel is written once, generic over [`Vector`], and [`dispatch`] instantiates it for each instruction set, so
+//! the AVX-512 code is the text that the tests run with AVX2 and with plain arrays. The set is chosen at run time by
+//! [`active`]; the variable `EXCON_ISA` overrides it. [`int8`] holds the fused kernels of quantized networks, written
+//! once over a trait of their own.
 
+pub mod int8;
 mod isa;
 mod vector;
 

@@ -2,7 +2,7 @@
 
 use super::{CHANNELS, CLASSES, MAP, Noise, SIZE, head, images, network};
 use excon_edge::bundle::*;
-use excon_edge::engine::tract::TractEngine;
+use excon_edge::engine;
 use excon_edge::image::{Picture, Preprocess};
 use excon_edge::predictor::{Parts, Predictor};
 use excon_edge::saliency::LinearHead;
@@ -50,7 +50,7 @@ fn projection() -> ProjectionHead {
 pub fn parts(int8: bool) -> Parts {
     let (weight, bias) = head();
     Parts {
-        engine: Arc::new(TractEngine::from_onnx(&network(int8).bytes(), "tiny.onnx").unwrap()),
+        engine: Arc::from(engine::open(&network(int8).bytes(), "tiny.onnx").unwrap()),
         labels: LABELS.map(String::from).to_vec(),
         preprocess: Preprocess { size: SIZE, mean: [0.5; 3], std: [0.25; 3] },
         head: LinearHead::new(CLASSES, CHANNELS, weight, bias).unwrap(),

@@ -1,0 +1,135 @@
+//! What an instruction set gives the int8 kernels: dot products of a few codes with a vector of output channels, and the
+//! float lanes of the requantization. Kernels are written once over it.
+
+use super::buffer::Number;
+use super::conv::Special;
+use super::network::Layout;
+use super::{Codes, Conv, Map};
+
+/// How a map's codes lie in memory: shifted by an origin so that they fit the multiply instruction's operand.
+pub(super) trait Code: Number + Ord {
+    /// Whether centred codes are stored as they are.
+    const CENTRED: bool;
+    /// Subtracted from a code to store it.
+    fn origin(codes: &Codes) -> i32;
+    /// The stored form of a number that fits.
+    fn new(value: i32) -> Self;
+    /// Back.
+    fn get(self) -> i32;
+
+    /// The stored form of centred code 0: what a halo holds.
+    fn shift(codes: &Codes) -> i32 {
+        codes.zero - Self::origin(codes)
+    }
+}
+
+/// Centred, for multiplications of 16 bits.
+impl Code for i16 {
+    const CENTRED: bool = true;
+    fn origin(codes: &Codes) -> i32 {
+        codes.zero
+    }
+    #[inline(always)]
+    fn new(value: i32) -> Self {
+        value as Self
+    }
+    #[inline(always)]
+    fn get(self) -> i32 {
+        self.into()
+    }
+}
+
+/// Unsigned, for multiplications of unsigned by signed bytes.
+impl Code for u8 {
+    const CENTRED: bool = false;
+    fn origin(codes: &Codes) -> i32 {
+        if codes.signed { -128 } else { 0 }
+    }
+    #[inline(always)]
+    fn new(value: i32) -> Self {
+        value as Self
+    }
+    #[inline(always)]
+    fn get(self) -> i32 {
+        self.into()
+    }
+}
+
+/// A computation over one instruction set. Mark implementations `#[inline(always)]`.
+pub(super) trait Task<D: Dot> {
+    /// What it returns.
+    type Output;
+    /// # Safety
+    /// The processor must have the set; [`Dot::enter`]'s caller sees to that.
+    unsafe fn run(self) -> Self::Output;
+}
+
+/// An instruction set. All methods are unsafe for one reason, the processor must have it; those with pointers also need
+/// memory for what they say they touch.
+pub(super) trait Dot: Copy + Send + Sync + 'static {
+    /// Output channels in a vector.
+    const LANES: usize;
+    /// Codes multiplied and summed by one instruction.
+    const GROUP: usize;
+    /// Vector registers.
+    const REGISTERS: usize;
+    /// A stored code.
+    type Code: Code;
+    /// A stored weight.
+    type Weight: Number + From<i8>;
+    /// `LANES × GROUP` codes or weights.
+    type Operand: Copy;
+    /// `LANES` sums in i32.
+    type Sum: Copy;
+    /// `LANES` numbers in f32.
+    type Float: Copy;
+
+    /// Runs a task in a function compiled for the set.
+    unsafe fn enter<T: Task<Self>>(task: T) -> T::Output;
+
+    /// A faster form of a convolution that the set has, where it fits.
+    fn special(
+        _conv: &Conv,
+        _maps: &[Map],
+        _input: &Layout,
+        _output: &Layout,
+        _residual: Option<&Layout>,
+    ) -> Option<Box<dyn Special<Self>>> {
+        None
+    }
+
+    /// The `GROUP` codes at `from`, for every lane.
+    unsafe fn splat(from: *const Self::Code) -> Self::Operand;
+    /// `LANES × GROUP` weights.
+    unsafe fn weights(from: *const Self::Weight) -> Self::Operand;
+    /// Adds in each lane the products of its `GROUP` codes and weights.
+    unsafe fn dot(sum: Self::Sum, codes: Self::Operand, weights: Self::Operand) -> Self::Sum;
+
+    /// `LANES` sums.
+    unsafe fn sums(from: *const i32) -> Self::Sum;
+    /// `LANES` stored codes, widened.
+    unsafe fn widen(from: *const Self::Code) -> Self::Sum;
+    /// Adds lane by lane `code · weight`; the weight is stored as [`lane_weight`] makes it.
+    unsafe fn multiply_add(sum: Self::Sum, codes: Self::Sum, weights: Self::Sum) -> Self::Sum;
+
+    /// To f32, rounded half to even.
+    unsafe fn float(sum: Self::Sum) -> Self::Float;
+    /// One number in every lane.
+    unsafe fn number(value: f32) -> Self::Float;
+    /// `LANES` numbers.
+    unsafe fn floats(from: *const f32) -> Self::Float;
+    /// Product, rounded.
+    unsafe fn mul(a: Self::Float, b: Self::Float) -> Self::Float;
+    /// Sum, rounded.
+    unsafe fn add(a: Self::Float, b: Self::Float) -> Self::Float;
+    /// Into `low..=high`, then to the nearest whole number, half to even.
+    unsafe fn settle(value: Self::Float, low: Self::Float, high: Self::Float) -> Self::Float;
+    /// Stores whole numbers as codes.
+    unsafe fn store(value: Self::Float, to: *mut Self::Code);
+}
+
+/// A weight for [`Dot::multiply_add`]: 16 bits, the upper half of the lane empty, so that a multiplication of 16-bit pairs
+/// gives the product of one.
+pub(super) fn lane_weight(weight: i8) -> i32 {
+    i32::from(i16::from(weight) as u16)
+}

@@ -1,0 +1,221 @@
+//! The steps around the convolutions: quantizing the picture, sums and pools, and the f32 end.
+
+use super::buffer::Buffer;
+use super::conv::Data;
+use super::dot::{Code, Dot, Task};
+use super::network::Layout;
+use super::{Codes, Head, Map, Window, ratio, round};
+
+/// A planar picture to the input map.
+pub(super) struct Quantize<'a, D: Dot> {
+    pub image: &'a [f32],
+    pub codes: Codes,
+    pub layout: Layout,
+    pub output: &'a mut [D::Code],
+}
+
+impl<D: Dot> Task<D> for Quantize<'_, D> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run(self) {
+        const CHUNK: usize = 32;
+        let Self { image, codes, layout, output } = self;
+        let (low, high) = codes.limits(false);
+        let shift = D::Code::shift(&codes);
+        let mut whole = [0i32; CHUNK];
+        for (line, row) in image.chunks_exact(layout.width).enumerate() {
+            let (channel, y) = (line / layout.height, line % layout.height);
+            for (part, values) in row.chunks(CHUNK).enumerate() {
+                for (w, v) in whole.iter_mut().zip(values) {
+                    // NaN fails the first comparison and becomes the lowest code.
+                    let v = v / codes.scale;
+                    let v = if v > low { v } else { low };
+                    // SAFETY: between two codes.
+                    *w = unsafe { round(if v < high { v } else { high }).to_int_unchecked() };
+                }
+                let at = layout.at(y, part * CHUNK) + channel;
+                for (to, w) in output[at..].iter_mut().step_by(layout.stride).zip(&whole[..values.len()]) {
+                    *to = D::Code::new(w + shift);
+                }
+            }
+        }
+    }
+}
+
+/// The sum of two maps.
+pub(super) struct Sum {
+    layouts: [Layout; 3],
+    factors: [f32; 2],
+    shifts: [f32; 3],
+    low: f32,
+    high: f32,
+}
+
+impl Sum {
+    /// Summands and result, in this order.
+    pub fn new<D: Dot>(maps: [&Map; 3], layouts: [&Layout; 3], relu: bool) -> Self {
+        let (low, high) = maps[2].codes.limits(relu);
+        Self {
+            layouts: layouts.map(|l| *l),
+            factors: [ratio(&maps[0].codes, &maps[2].codes), ratio(&maps[1].codes, &maps[2].codes)],
+            shifts: maps.map(|m| D::Code::shift(&m.codes) as f32),
+            low,
+            high,
+        }
+    }
+}
+
+/// [`Sum`] on its data; the second summand is the data's residual.
+pub(super) struct RunSum<'a, D: Dot>(pub &'a Sum, pub Data<'a, D>);
+
+impl<D: Dot> Task<D> for RunSum<'_, D> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run(self) {
+        let Self(sum, data) = self;
+        let [a, b, to] = &sum.layouts;
+        let Some(second) = data.residual else { return };
+        for y in 0..to.height {
+            for x in 0..to.width {
+                for channel in (0..to.channels).step_by(D::LANES) {
+                    // SAFETY: all three maps have this pixel, their channels padded to whole vectors.
+                    unsafe {
+                        let load = |from: &[D::Code], at: &Layout, i: usize| {
+                            let v = D::float(D::widen(from.as_ptr().add(at.at(y, x) + channel)));
+                            let v = if D::Code::CENTRED { v } else { D::add(v, D::number(-sum.shifts[i])) };
+                            D::mul(v, D::number(sum.factors[i]))
+                        };
+                        let v = D::add(load(data.input, a, 0), load(second, b, 1));
+                        let v = D::settle(v, D::number(sum.low), D::number(sum.high));
+                        let v = if D::Code::CENTRED { v } else { D::add(v, D::number(sum.shifts[2])) };
+                        D::store(v, data.output.add(to.at(y, x) + channel));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Max pooling: the largest stored code of a window, then a table of 256.
+pub(super) struct MaxPool<D: Dot> {
+    window: Window,
+    input: Layout,
+    output: Layout,
+    /// Result by centred code, from the lowest on.
+    table: Vec<D::Code>,
+    /// Stored form of the lowest code.
+    lowest: i32,
+}
+
+impl<D: Dot> MaxPool<D> {
+    pub fn new(window: Window, maps: [&Map; 2], layouts: [&Layout; 2]) -> Self {
+        let [from, to] = maps.map(|m| m.codes);
+        let (low, high) = from.limits(false);
+        let shift = D::Code::shift(&to);
+        let result = |x: i32| D::Code::new(to.quantize(x as f32 * from.scale) as i32 + shift);
+        Self {
+            window,
+            input: *layouts[0],
+            output: *layouts[1],
+            table: (low as i32..=high as i32).map(result).collect(),
+            lowest: low as i32 + D::Code::shift(&from),
+        }
+    }
+
+    /// Rows or columns under the window that lie on the map.
+    fn inside(&self, at: usize, side: usize, size: usize) -> std::ops::Range<usize> {
+        let start = at * self.window.stride[side];
+        let end = (start + self.window.kernel[side]).saturating_sub(self.window.before[side]);
+        start.saturating_sub(self.window.before[side])..end.min(size)
+    }
+}
+
+/// [`MaxPool`] on its data.
+pub(super) struct RunMaxPool<'a, D: Dot>(pub &'a MaxPool<D>, pub &'a [D::Code], pub &'a mut [D::Code]);
+
+impl<D: Dot> Task<D> for RunMaxPool<'_, D> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run(self) {
+        let Self(pool, input, output) = self;
+        let lowest = D::Code::new(pool.lowest);
+        for y in 0..pool.output.height {
+            for x in 0..pool.output.width {
+                let at = pool.output.at(y, x);
+                let to = &mut output[at..at + pool.output.channels];
+                to.fill(lowest);
+                for row in pool.inside(y, 0, pool.input.height) {
+                    for column in pool.inside(x, 1, pool.input.width) {
+                        let from = pool.input.at(row, column);
+                        for (best, &code) in to.iter_mut().zip(&input[from..]) {
+                            *best = (*best).max(code);
+                        }
+                    }
+                }
+                for code in to {
+                    *code = pool.table[(code.get() - pool.lowest) as usize];
+                }
+            }
+        }
+    }
+}
+
+/// The f32 end: the last map dequantized and planar, its mean, the classifier.
+pub(super) struct Classify<'a, D: Dot> {
+    pub codes: Codes,
+    pub layout: Layout,
+    pub input: &'a [D::Code],
+    pub head: &'a Head,
+    pub pooled: &'a mut [f32],
+    pub features: &'a mut [f32],
+    pub logits: &'a mut [f32],
+}
+
+impl<D: Dot> Task<D> for Classify<'_, D> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run(self) {
+        let Self { codes, layout, input, head, pooled, features, logits } = self;
+        let shift = D::Code::shift(&codes);
+        let area = layout.height * layout.width;
+        for (channel, (plane, mean)) in features.chunks_exact_mut(area).zip(pooled.iter_mut()).enumerate() {
+            let mut sum = 0i64;
+            for (y, row) in plane.chunks_exact_mut(layout.width).enumerate() {
+                let from = input[layout.at(y, 0) + channel..].iter().step_by(layout.stride);
+                for (to, code) in row.iter_mut().zip(from) {
+                    let x = code.get() - shift;
+                    sum += i64::from(x);
+                    *to = x as f32 * codes.scale;
+                }
+            }
+            *mean = (sum as f64 * f64::from(codes.scale) / area as f64) as f32;
+        }
+        for ((logit, row), bias) in logits.iter_mut().zip(head.weight.chunks_exact(pooled.len())).zip(&head.bias) {
+            *logit = product(row, pooled) + bias;
+        }
+    }
+}
+
+/// Scalar product in eight partial sums of fixed order, so that every instruction set rounds alike.
+#[inline(always)]
+fn product(a: &[f32], b: &[f32]) -> f32 {
+    let (a, rest_a) = a.as_chunks::<8>();
+    let (b, rest_b) = b.as_chunks::<8>();
+    let mut sums = [0f32; 8];
+    for (a, b) in a.iter().zip(b) {
+        for i in 0..8 {
+            sums[i] += a[i] * b[i];
+        }
+    }
+    let rest: f32 = rest_a.iter().zip(rest_b).map(|(a, b)| a * b).sum();
+    ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7])) + rest
+}
+
+/// Memory for pooled features.
+pub(super) fn scratch(channels: usize) -> Buffer<f32> {
+    Buffer::new(channels, 0.0)
+}

@@ -1,0 +1,385 @@
+//! Fused int8 kernels: a whole quantized network as a list of steps over packed weights and a static arena.
+//!
+//! The arithmetic is fixed, and every instruction set gives the same bits. A map holds codes `q` that stand for
+//! `(q − zero) · scale`; `x = q − zero` is the *centred* code.
+//! - A convolution sums `a = Σ x·w` in i32, exactly; outside the map `x` is 0.
+//! - `y = f32(a) · m + b` with `m = s_x·s_w/s_y` and `b = bias/s_y`, each computed in f64 and rounded to f32 once;
+//!   product and sum round separately, there is no fused multiply-add.
+//! - `x_y = round(clamp(y, low − zero, high − zero))`, half to even. ReLU raises the lower limit to 0.
+//! - A sum is `y = x_1·(s_1/s_y) + x_2·(s_2/s_y)`, rounded likewise. Where a sum reads a convolution that nothing else
+//!   reads, both are one step; the value between is still rounded to a code of its own scale if the file says so.
+//! - Max pooling takes the largest code and requantizes as ONNX does: `round(x·s_x / s_y)`.
+//!
+//! [`reference`] says the same once more in plain loops and is what the vector code is tested against.
+
+mod buffer;
+mod conv;
+mod dot;
+mod elementwise;
+mod network;
+pub mod reference;
+mod sets;
+#[cfg(test)]
+mod tests;
+mod winograd;
+
+pub use network::{Executor, StepDescription, build};
+
+/// Most values of one map and of all maps together that an arena is made for.
+const MAX_MAP: usize = 1 << 26;
+const MAX_ARENA: usize = 1 << 28;
+/// Most products in one sum: 32,768 · 255 · 128 stays below 2³⁰.
+const MAX_TAPS: usize = 1 << 15;
+
+/// What the codes of a map mean.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Codes {
+    /// Step between codes; positive.
+    pub scale: f32,
+    /// The code of 0.0.
+    pub zero: i32,
+    /// Signed codes are −128..=127, unsigned ones 0..=255.
+    pub signed: bool,
+}
+
+impl Codes {
+    /// Lowest and highest centred code, the lower raised to 0 behind a ReLU.
+    pub fn limits(&self, relu: bool) -> (f32, f32) {
+        let (low, high) = if self.signed { (-128, 127) } else { (0, 255) };
+        let low = (low - self.zero) as f32;
+        (if relu { low.max(0.0) } else { low }, (high - self.zero) as f32)
+    }
+
+    /// ONNX QuantizeLinear, as centred code: divides, rounds half to even, saturates. NaN gives the lowest.
+    pub fn quantize(&self, value: f32) -> f32 {
+        let (low, high) = self.limits(false);
+        round((value / self.scale).max(low).min(high))
+    }
+}
+
+/// Rounds half to even. Exact for |v| below 2²²: adding 1.5·2²³ leaves no fraction bits. Not `round_ties_even`, which is
+/// a library call where the compiler target has no such instruction.
+#[inline(always)]
+fn round(v: f32) -> f32 {
+    const MAGIC: f32 = 12_582_912.0;
+    (v + MAGIC) - MAGIC
+}
+
+/// A quantized map.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Map {
+    /// Channels.
+    pub channels: usize,
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+    /// What its codes mean.
+    pub codes: Codes,
+}
+
+impl Map {
+    /// Rows (0) or columns (1).
+    fn side(&self, side: usize) -> usize {
+        [self.height, self.width][side]
+    }
+}
+
+/// Index into [`Graph::maps`].
+pub type MapId = usize;
+
+/// A window that slides over a map: kernel of a convolution or of a pool. Pairs are rows, columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// Size.
+    pub kernel: [usize; 2],
+    /// Step.
+    pub stride: [usize; 2],
+    /// Distance of neighbouring taps.
+    pub dilation: [usize; 2],
+    /// Padding above and left.
+    pub before: [usize; 2],
+    /// Padding below and right.
+    pub after: [usize; 2],
+}
+
+impl Window {
+    /// Rows and columns of the result for a map of `height × width`; nothing where the window does not fit.
+    pub fn output(&self, height: usize, width: usize) -> Option<[usize; 2]> {
+        let side = |i: usize, size: usize| {
+            let reach = self.dilation[i].checked_mul(self.kernel[i].checked_sub(1)?)? + 1;
+            let room = (size + self.before[i] + self.after[i]).checked_sub(reach)?;
+            Some(room.checked_div(self.stride[i])? + 1)
+        };
+        Some([side(0, height)?, side(1, width)?])
+    }
+}
+
+/// A convolution with what follows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Conv {
+    /// Map it reads.
+    pub input: MapId,
+    /// Map it writes.
+    pub output: MapId,
+    /// `outputs × inputs/groups × rows × columns`, zero point 0.
+    pub weight: Vec<i8>,
+    /// One for each output channel.
+    pub weight_scale: Vec<f32>,
+    /// One for each output channel.
+    pub bias: Vec<f32>,
+    /// Geometry.
+    pub window: Window,
+    /// Groups of channels; both channel counts are multiples.
+    pub groups: usize,
+    /// ReLU at the end: behind the residual sum where there is one.
+    pub relu: bool,
+    /// A map added before the end.
+    pub residual: Option<Residual>,
+}
+
+/// The sum at the end of a residual block.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Residual {
+    /// The other summand; as large as the output.
+    pub map: MapId,
+    /// Codes that the convolution is rounded to before the sum, and whether a ReLU stands before that rounding.
+    pub between: Option<(Codes, bool)>,
+}
+
+/// One step of a network.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// Convolution, requantization, residual sum, ReLU.
+    Conv(Conv),
+    /// Sum of two maps of one shape.
+    Add {
+        /// Summands.
+        inputs: [MapId; 2],
+        /// Map it writes.
+        output: MapId,
+        /// ReLU behind the sum.
+        relu: bool,
+    },
+    /// Max pooling; padding never wins.
+    MaxPool {
+        /// Map it reads.
+        input: MapId,
+        /// Map it writes.
+        output: MapId,
+        /// Geometry; dilation 1.
+        window: Window,
+    },
+}
+
+impl Step {
+    /// Maps it reads.
+    pub fn inputs(&self) -> Vec<MapId> {
+        match self {
+            Self::Conv(c) => std::iter::once(c.input).chain(c.residual.map(|r| r.map)).collect(),
+            Self::Add { inputs, .. } => inputs.to_vec(),
+            Self::MaxPool { input, .. } => vec![*input],
+        }
+    }
+
+    /// Map it writes.
+    pub fn output(&self) -> MapId {
+        match self {
+            Self::Conv(c) => c.output,
+            Self::Add { output, .. } | Self::MaxPool { output, .. } => *output,
+        }
+    }
+}
+
+/// The f32 classifier behind the global average of the last map.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Head {
+    /// `classes × channels`.
+    pub weight: Vec<f32>,
+    /// One for each class.
+    pub bias: Vec<f32>,
+}
+
+/// A quantized network: map 0 is the input, each step writes one more map, the last feature map is pooled and classified.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Graph {
+    /// All maps.
+    pub maps: Vec<Map>,
+    /// Steps in the order of execution; each writes a map of its own.
+    pub steps: Vec<Step>,
+    /// The last feature map.
+    pub features: MapId,
+    /// The classifier.
+    pub head: Head,
+}
+
+impl Graph {
+    /// Makes each sum one step with the convolution before it, where nothing else reads that convolution.
+    pub fn fuse(&mut self) {
+        let mut readers = vec![0usize; self.maps.len()];
+        self.steps.iter().flat_map(Step::inputs).chain([self.features]).for_each(|m| readers[m] += 1);
+        while let Some((conv, sum)) = self.fusible(&readers) {
+            let Step::Add { inputs, output, relu } = self.steps.remove(sum) else { return };
+            if let Step::Conv(c) = &mut self.steps[conv] {
+                let other = if inputs[0] == c.output { inputs[1] } else { inputs[0] };
+                let between = Some((self.maps[c.output].codes, c.relu));
+                c.residual = Some(Residual { map: other, between });
+                (c.output, c.relu) = (output, relu);
+            }
+        }
+    }
+
+    /// Positions of a convolution and of the sum it can take in: the other summand must exist before it.
+    fn fusible(&self, readers: &[usize]) -> Option<(usize, usize)> {
+        let made = |map: MapId| self.steps.iter().position(|s| s.output() == map);
+        self.steps.iter().enumerate().find_map(|(sum, step)| {
+            let Step::Add { inputs, .. } = step else { return None };
+            let [a, b] = inputs.map(made);
+            let (last, first, map) = if a >= b { (a?, b, inputs[0]) } else { (b?, a, inputs[1]) };
+            let fits = matches!(&self.steps[last], Step::Conv(c) if c.residual.is_none()) && readers[map] == 1;
+            (fits && first.is_none_or(|f| f < last)).then_some((last, sum))
+        })
+    }
+
+    /// Checks every index, shape and number that the kernels rely on.
+    ///
+    /// # Errors
+    /// A sentence fragment with what does not fit.
+    pub fn check(&self) -> Result<(), String> {
+        let mut total = 0usize;
+        for map in &self.maps {
+            let sizes = [map.channels, map.height, map.width];
+            let values = sizes.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).unwrap_or(usize::MAX);
+            total = total.saturating_add(values);
+            if sizes.contains(&0) || values > MAX_MAP || total > MAX_ARENA {
+                return Err(format!("a map of {sizes:?} is empty or too large"));
+            }
+            let (low, high) = map.codes.limits(false);
+            if !(map.codes.scale.is_normal() && map.codes.scale > 0.0) || low > 0.0 || high < 0.0 {
+                return Err("a scale is not positive or a zero point is no code".into());
+            }
+        }
+        let mut written = vec![false; self.maps.len()];
+        if self.maps.is_empty() {
+            return Err("there is no map".into());
+        }
+        written[0] = true;
+        for step in &self.steps {
+            if step.inputs().iter().any(|&i| !written.get(i).copied().unwrap_or(false)) {
+                return Err("a step reads what no step has written".into());
+            }
+            match written.get_mut(step.output()) {
+                Some(seen) if !*seen => *seen = true,
+                _ => return Err("a map is written twice".into()),
+            }
+            self.check_step(step)?;
+        }
+        let classes = self.head.bias.len();
+        let last = self.maps.get(self.features).filter(|_| written[self.features]);
+        match last {
+            Some(m) if classes > 0 && self.head.weight.len() == classes * m.channels => Ok(()),
+            _ => Err("the classifier does not fit the last map".into()),
+        }
+    }
+
+    fn check_step(&self, step: &Step) -> Result<(), String> {
+        let output = &self.maps[step.output()];
+        let same = |id: MapId| {
+            let m = &self.maps[id];
+            (m.channels, m.height, m.width) == (output.channels, output.height, output.width)
+        };
+        let factor = |from: f32, to: f32| {
+            let f = f64::from(from) / f64::from(to);
+            if (1e-12..1e12).contains(&f) { Ok(()) } else { Err(format!("scales {from} and {to} are too far apart")) }
+        };
+        match step {
+            Step::Conv(c) => {
+                let input = &self.maps[c.input];
+                let shape = c.window.output(input.height, input.width);
+                let taps = c.window.kernel.iter().product::<usize>() * (input.channels / c.groups.max(1));
+                let whole = |m: &Map| m.channels.is_multiple_of(c.groups);
+                let groups = c.groups > 0 && whole(input) && whole(output);
+                let counts = c.bias.len() == output.channels && c.weight_scale.len() == output.channels;
+                if shape != Some([output.height, output.width]) || !groups || !counts {
+                    return Err("a convolution's shapes disagree".into());
+                }
+                if taps == 0 || taps > MAX_TAPS || c.weight.len() != taps * output.channels {
+                    return Err("a convolution's weights do not fit".into());
+                }
+                let first = c.residual.and_then(|r| r.between).map_or(output.codes, |(codes, _)| codes);
+                for (scale, bias) in c.weight_scale.iter().zip(&c.bias) {
+                    factor(input.codes.scale * scale, first.scale)?;
+                    if !bias.is_finite() || (bias / first.scale).abs() > 1e12 {
+                        return Err("a bias is out of range".into());
+                    }
+                }
+                if let Some(r) = c.residual {
+                    if !same(r.map) {
+                        return Err("the summands of a residual block differ in shape".into());
+                    }
+                    factor(self.maps[r.map].codes.scale, output.codes.scale)?;
+                    factor(first.scale, output.codes.scale)?;
+                }
+            }
+            Step::Add { inputs, .. } => {
+                if !inputs.iter().all(|&i| same(i)) {
+                    return Err("the summands of a sum differ in shape".into());
+                }
+                inputs.iter().try_for_each(|&i| factor(self.maps[i].codes.scale, output.codes.scale))?;
+            }
+            Step::MaxPool { input, window, .. } => {
+                let map = &self.maps[*input];
+                let shape = window.output(map.height, map.width);
+                // Every window must hold at least one pixel of the map.
+                let covered = (0..2).all(|i| window.before[i] < window.kernel[i] && window.after[i] < window.kernel[i]);
+                let plain = window.dilation == [1, 1] && map.channels == output.channels;
+                if shape != Some([output.height, output.width]) || !covered || !plain {
+                    return Err("a max pool's shapes disagree".into());
+                }
+                factor(map.codes.scale, output.codes.scale)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The constants of one convolution's end, as the module's first paragraph defines them.
+#[derive(Debug, Clone, PartialEq)]
+struct Requantize {
+    /// `m` and `b` of each output channel.
+    scale: Vec<f32>,
+    bias: Vec<f32>,
+    /// Limits of the code between and the factor that brings it to the output's scale.
+    between: Option<(f32, f32, f32)>,
+    /// Factor of the residual.
+    residual: f32,
+    low: f32,
+    high: f32,
+}
+
+impl Requantize {
+    fn new(conv: &Conv, maps: &[Map]) -> Self {
+        let (input, output) = (&maps[conv.input].codes, &maps[conv.output].codes);
+        let between = conv.residual.and_then(|r| r.between);
+        let first = f64::from(between.map_or(output.scale, |(codes, _)| codes.scale));
+        let scale = conv.weight_scale.iter().map(|&w| (f64::from(input.scale) * f64::from(w) / first) as f32);
+        let bias = conv.bias.iter().map(|&b| (f64::from(b) / first) as f32);
+        let (low, high) = output.limits(conv.relu);
+        Self {
+            scale: scale.collect(),
+            bias: bias.collect(),
+            between: between.map(|(codes, relu)| {
+                let (low, high) = codes.limits(relu);
+                (low, high, ratio(&codes, output))
+            }),
+            residual: conv.residual.map_or(0.0, |r| ratio(&maps[r.map].codes, output)),
+            low,
+            high,
+        }
+    }
+}
+
+/// `s_from / s_to`, rounded once.
+fn ratio(from: &Codes, to: &Codes) -> f32 {
+    (f64::from(from.scale) / f64::from(to.scale)) as f32
+}
