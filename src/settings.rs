@@ -61,6 +61,9 @@ pub struct Flags {
     /// Keep the first so many stages as they are (the stem is one) [default: 0]
     #[arg(long, value_name = "N", env = "EXCON_FREEZE", hide_env_values = true)]
     freeze: Option<u32>,
+    /// Keep the checkpoints of the last so many epochs, in RUN/checkpoints where it is more than one [default: 1]
+    #[arg(long, value_name = "N", env = "EXCON_KEEP", hide_env_values = true)]
+    keep: Option<u32>,
     /// Any other setting, as in the file: --set explain.bn=train --set exp_epochs=50
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -111,6 +114,7 @@ impl Flags {
         put("validation", self.validation.map(Value::Float));
         put("init", self.init.as_ref().map(|p| Value::String(p.display().to_string())));
         put("freeze", whole(self.freeze));
+        put("keep", whole(self.keep));
         for setting in &self.set {
             nest(&mut table, setting)?;
         }

@@ -43,8 +43,8 @@ train() {
   if [ -e "$run/last.safetensors" ] || [ -e "$run/run.json" ]; then again=(--resume); fi
   # shellcheck disable=SC2046
   "$excon" train "${common[@]}" $(method "$3" "$4") --epochs "$4" --lr "$5" --seed "$6" --out "$run" "${again[@]}" \
-    --format json >"$2.partial"
-  mv "$2.partial" "$2"
+    --format json >"$run.partial"
+  mv "$run.partial" "$2"
 }
 
 # The rate with the best accuracy on validation; of equals the one with the lower NLL.
@@ -64,7 +64,7 @@ for seed in "${seeds[@]}"; do
     result=$results/$name-$seed.json
     [ -e "$result" ] && continue
     train "$name-$seed" "$runs/$name-$seed.json" "$name" 30 "$(best_rate "$name")" "$seed"
-    "$excon" evaluate "$runs/$name-$seed" --data "$data" --attacks --corruptions --format json >"$result.partial"
-    mv "$result.partial" "$result"
+    "$excon" evaluate "$runs/$name-$seed" --data "$data" --attacks --corruptions --format json >"$runs/result.json"
+    mv "$runs/result.json" "$result"
   done
 done

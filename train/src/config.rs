@@ -73,6 +73,8 @@ pub struct TrainConfig {
     pub freeze: usize,
     /// Which epoch's weights are kept.
     pub select: Select,
+    /// Checkpoints of so many last epochs are kept while a run is under way, at least 1.
+    pub keep: usize,
     /// Whether the linear head is refitted to convergence on the frozen features at the end.
     pub refit_head: bool,
     /// Weight of the classifier's cross entropy when joint.
@@ -125,6 +127,7 @@ impl TrainConfig {
             init: None,
             freeze: 0,
             select: Select::Best,
+            keep: 1,
             refit_head: true,
             cross_entropy_weight: 1.0,
             background: if recipe == RecipeName::ExconB { Background::Negatives } else { Background::Off },
@@ -185,6 +188,7 @@ impl TrainConfig {
             ("epochs", self.epochs as f64),
             ("batch", self.batch as f64),
             ("projection", self.projection as f64),
+            ("keep", self.keep as f64),
             ("learning_rate", self.learning_rate),
             ("image_size", self.image_size.unwrap_or(1) as f64),
             ("classes", self.classes.map_or(2.0, |c| c as f64 - 1.0)),

@@ -9,6 +9,7 @@ use crate::checkpoint::{self, LAST, Last, Progress, Run, RunManifest, RunWriter,
 use crate::config::{Select, TrainConfig};
 use crate::dataset::{Dataset, Split, split_validation};
 use crate::evaluate::{self, refit};
+use crate::log::RunLog;
 use crate::network::{self, Network};
 use crate::optimizer::Sgd;
 use crate::recipe::{self, Batch, Purpose, Recipe, Step, stream};
@@ -17,7 +18,7 @@ use candle_core::{Device, Tensor};
 use excon_edge::image::Preprocess;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// View number of the first random view, see [`ViewSeed`].
@@ -57,8 +58,8 @@ pub struct EpochRecord {
     pub seconds: f64,
 }
 
-/// Progress within an epoch.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// Progress within an epoch: a line of `steps.jsonl`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct StepRecord {
     /// From 1.
     pub epoch: usize,
@@ -68,6 +69,15 @@ pub struct StepRecord {
     pub steps: usize,
     /// Loss of this step.
     pub loss: f64,
+    /// Learning rate of this step.
+    pub learning_rate: f64,
+}
+
+impl StepRecord {
+    /// Number of the step within the run, from 1.
+    pub fn overall(&self) -> usize {
+        (self.epoch - 1) * self.steps + self.step
+    }
 }
 
 /// Hears of the progress of a training.
@@ -193,9 +203,9 @@ fn run(
 ) -> Result<Trained> {
     config.check()?;
     let started = Instant::now();
-    let mut session = Session::new(config, data, last.as_ref())?;
+    let mut session = Session::new(config, data, out, last.as_ref())?;
     let mut manifest = session.manifest();
-    let mut writer = out.map(RunWriter::create).transpose()?;
+    let writer = out.map(RunWriter::create).transpose()?;
     let mut records: Vec<EpochRecord> = Vec::with_capacity(config.epochs);
     let mut best: Option<State> = None;
     let mut before = 0.0;
@@ -207,10 +217,10 @@ fn run(
         manifest.keep(kept);
     }
     // After a resume the files are put right, whichever of them the interruption left old or missing.
-    if let (Some(writer), Some(state)) = (&mut writer, &best) {
+    session.log = out.map(|out| RunLog::open(out, &records)).transpose()?;
+    if let (Some(writer), Some(state)) = (&writer, &best) {
         manifest.seconds = before;
         writer.save(&mut manifest, state)?;
-        records.iter().try_for_each(|record| writer.log(record))?;
     } else if let Some(writer) = &writer {
         writer.checkpoint(&session.last(&records, best.as_ref(), before)?)?;
     }
@@ -230,8 +240,8 @@ fn run(
             }
             best = Some(state);
         }
-        if let Some(writer) = &mut writer {
-            writer.log(&record)?;
+        if let Some(writer) = &writer {
+            session.write_log(&record)?;
             writer.checkpoint(&session.last(&records, best.as_ref(), seconds())?)?;
         }
         observer.epoch(&record);
@@ -270,11 +280,14 @@ struct Session<'a> {
     classifier: Option<Sgd>,
     /// Fit half of validation.
     fit: Split,
+    /// The run folder and its logs, where there is one.
+    out: Option<PathBuf>,
+    log: Option<RunLog>,
 }
 
 impl<'a> Session<'a> {
     /// A fresh one, or one that goes on after `last`.
-    fn new(config: &'a TrainConfig, data: &'a Dataset, last: Option<&Last>) -> Result<Self> {
+    fn new(config: &'a TrainConfig, data: &'a Dataset, out: Option<&Path>, last: Option<&Last>) -> Result<Self> {
         let classes = data.labels.len();
         if data.train.is_empty() || data.validation.len() < 2 {
             let reason = "training needs pictures in train and at least two in validation".to_string();
@@ -306,7 +319,7 @@ impl<'a> Session<'a> {
         }
         let (fit, _) = split_validation(&data.validation, config.seed);
         let fit = if fit.is_empty() { data.validation.clone() } else { data.validation.subset(&fit) };
-        Ok(Self { config, data, recipe, network, encoder, classifier, fit })
+        Ok(Self { config, data, recipe, network, encoder, classifier, fit, log: None, out: out.map(Path::to_path_buf) })
     }
 
     fn manifest(&self) -> RunManifest {
@@ -340,6 +353,26 @@ impl<'a> Session<'a> {
             classifier: self.classifier.as_ref().map_or(Ok(State::new()), Sgd::state)?,
             best: best.cloned(),
         })
+    }
+
+    /// Writes an epoch and its steps to the logs.
+    fn write_log(&mut self, record: &EpochRecord) -> Result<()> {
+        let steps = self.data.train.len().div_ceil(self.config.batch);
+        self.log.as_mut().map_or(Ok(()), |log| log.epoch(record, steps))
+    }
+
+    /// The error of a loss that is no number any more.
+    fn diverged(&self, epoch: usize, step: usize, loss: f32, indices: &[usize]) -> Error {
+        let mut batch: Vec<&str> = indices.iter().take(3).map(|&i| self.data.train.names[i].as_str()).collect();
+        let more = format!("{} more", indices.len().saturating_sub(3));
+        batch.extend((indices.len() > 3).then_some(more.as_str()));
+        let kept = match &self.out {
+            Some(out) if epoch > 1 => {
+                format!("the last good checkpoint, after epoch {}, is {}", epoch - 1, out.join(LAST).display())
+            }
+            _ => "nothing was learned before".into(),
+        };
+        Error::Diverged { epoch, step, loss, batch: batch.join(", "), kept }
     }
 
     /// Positions of the training pictures in the order of this epoch.
@@ -379,12 +412,14 @@ impl<'a> Session<'a> {
             let outcome = self.recipe.step(&self.network, &batch)?;
             let loss = outcome.loss.to_scalar::<f32>()?;
             if !loss.is_finite() {
-                return Err(Error::Diverged { epoch, step, loss });
+                return Err(self.diverged(epoch, step + 1, loss, indices));
             }
             learning_rate = config.schedule.rate(config.learning_rate, epoch, config.epochs, step, steps);
             self.encoder.step(&outcome.loss.backward()?, learning_rate)?;
             sums.add(&outcome, f64::from(loss), indices.len());
-            observer.step(&StepRecord { epoch, step: step + 1, steps, loss: f64::from(loss) });
+            let record = StepRecord { epoch, step: step + 1, steps, loss: f64::from(loss), learning_rate };
+            self.log.as_mut().map_or(Ok(()), |log| log.step(&record))?;
+            observer.step(&record);
             if observer.stop() {
                 return Err(Error::Interrupted { epoch, step: step + 1 });
             }
@@ -392,7 +427,12 @@ impl<'a> Session<'a> {
         let own = self.classifier_epoch(epoch, &order, observer)?;
         let (validation_accuracy, validation_nll) = evaluate::validate(&self.network, self.data, &self.fit)?;
         if !validation_nll.is_finite() {
-            return Err(Error::Diverged { epoch, step: steps - 1, loss: validation_nll as f32 });
+            return Err(self.diverged(
+                epoch,
+                steps,
+                validation_nll as f32,
+                order.chunks(config.batch).last().unwrap_or(&[]),
+            ));
         }
         let n = order.len() as f64;
         Ok(EpochRecord {
@@ -429,7 +469,7 @@ impl<'a> Session<'a> {
             let (loss, right) = recipe::frozen_classifier_step(&self.network, &images, &labels)?;
             let value = loss.to_scalar::<f32>()?;
             if !value.is_finite() {
-                return Err(Error::Diverged { epoch, step, loss: value });
+                return Err(self.diverged(epoch, step + 1, value, indices));
             }
             let rate = config.schedule.rate(config.learning_rate, epoch, config.epochs, step, steps);
             sgd.step(&loss.backward()?, rate)?;

@@ -126,7 +126,10 @@ fn a_diverging_loss_stops_the_run_and_keeps_the_last_good_one() {
     let before = Run::open(folder.path()).unwrap().manifest;
     let bad = TrainConfig { learning_rate: 1e30, epochs: 2, ..config };
     let error = train(&bad, &data(), Some(folder.path()), &mut ()).err().unwrap();
-    assert!(matches!(error, Error::Diverged { .. }), "{error}");
+    assert!(matches!(error, Error::Diverged { epoch: 1, .. }), "{error}");
+    let said = error.to_string();
+    assert!(said.contains("on class") || said.contains(" more"), "{said}");
+    assert!(said.contains("nothing was learned before"), "{said}");
     assert_eq!(Run::open(folder.path()).unwrap().manifest.weights_sha256, before.weights_sha256);
 }
 
