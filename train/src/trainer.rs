@@ -4,7 +4,9 @@
 //! data, machine and thread count: all randomness is keyed by (seed, purpose, epoch, picture). So does one that was
 //! killed and resumed: it begins again after its last finished epoch.
 
-use crate::augment::{View, ViewSeed, render};
+mod order;
+
+use crate::augment::{View, ViewSeed, render_from};
 use crate::checkpoint::{self, LAST, Last, Progress, Run, RunManifest, RunWriter, SCHEMA, State};
 use crate::config::{Select, TrainConfig};
 use crate::dataset::{Dataset, Split, split_validation};
@@ -12,21 +14,14 @@ use crate::evaluate::{self, refit};
 use crate::log::RunLog;
 use crate::network::{self, Network};
 use crate::optimizer::Sgd;
-use crate::recipe::{self, Batch, Purpose, Recipe, Step, stream};
+use crate::recipe::{self, Batch, Draw, Purpose, Recipe, Sample, Slot, Step, Trains, stream};
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use excon_edge::image::Preprocess;
-use rand::seq::SliceRandom;
+use order::order;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-
-/// View number of the first random view, see [`ViewSeed`].
-const FIRST: u64 = 0;
-/// View number of the second random view.
-const SECOND: u64 = 1;
-/// View number of the classifier's own pass.
-const CLASSIFIER: u64 = 2;
 
 /// What one epoch came to: a line of `log.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -52,6 +47,8 @@ pub struct EpochRecord {
     pub validation_accuracy: f64,
     /// Negative log-likelihood on the fit half of validation, nats.
     pub validation_nll: f64,
+    /// Mean average precision there, of sets of labels; the two above are then those of whole sets and single labels.
+    pub validation_map: Option<f64>,
     /// Whether these are the best weights so far.
     pub best: bool,
     /// Seconds of this epoch, validation included.
@@ -218,18 +215,23 @@ fn run(
     }
     // After a resume the files are put right, whichever of them the interruption left old or missing.
     session.log = out.map(|out| RunLog::open(out, &records)).transpose()?;
-    if let (Some(writer), Some(state)) = (&writer, &best) {
-        manifest.seconds = before;
-        writer.save(&mut manifest, state)?;
-    } else if let Some(writer) = &writer {
-        writer.checkpoint(&session.last(&records, best.as_ref(), before)?)?;
+    if let Some(writer) = &writer {
+        if let Some(state) = &best {
+            manifest.seconds = before;
+            writer.save(&mut manifest, state)?;
+        }
+        if records.is_empty() {
+            writer.checkpoint(&session.last(&records, None, before)?)?;
+        }
     }
 
     for epoch in records.len() + 1..=config.epochs {
         let mut record = session.epoch(epoch, observer)?;
-        let score = |r: &EpochRecord| (r.validation_accuracy, -r.validation_nll);
+        let score = |r: &EpochRecord| (r.validation_map.unwrap_or(r.validation_accuracy), -r.validation_nll);
         let better = records.iter().rfind(|r| r.best).is_none_or(|kept| score(&record) > score(kept));
-        record.best = better || config.select == Select::Last;
+        // A classifier that no epoch has trained yet says nothing about the weights.
+        let counts = session.recipe.trains(epoch) != Trains::Encoder;
+        record.best = counts && (better || config.select == Select::Last);
         records.push(record.clone());
         if record.best {
             let state = session.network.state()?;
@@ -302,13 +304,12 @@ impl<'a> Session<'a> {
             (None, Some(source)) => drop(checkpoint::initialise(&mut network, source)?),
             (None, None) => {}
         }
-        let black = std::array::from_fn(|c| -data.mean[c] / data.std[c]);
-        let recipe = recipe::build(config, black)?;
+        let mut recipe = recipe::build(config, data)?;
         let learns =
             |name: &str| !frozen.iter().any(|n| name.strip_prefix(n).is_some_and(|rest| rest.starts_with('.')));
         let (with_head, rest): (Vec<_>, Vec<_>) =
             network.parameters().into_iter().filter(|(n, _)| learns(n)).partition(|(n, _)| n.starts_with(&head));
-        let (mut encoder, mut classifier) = if recipe.trains_classifier() {
+        let (mut encoder, mut classifier) = if recipe.trains(1) == Trains::Together {
             (Sgd::new([rest, with_head].concat(), config.optimizer)?, None)
         } else {
             (Sgd::new(rest, config.optimizer)?, Some(Sgd::new(with_head, config.optimizer)?))
@@ -316,6 +317,7 @@ impl<'a> Session<'a> {
         if let Some(last) = last {
             encoder.load(&last.encoder)?;
             classifier.as_mut().map_or(Ok(()), |sgd| sgd.load(&last.classifier))?;
+            recipe.load(&network, &last.recipe)?;
         }
         let (fit, _) = split_validation(&data.validation, config.seed);
         let fit = if fit.is_empty() { data.validation.clone() } else { data.validation.subset(&fit) };
@@ -351,6 +353,7 @@ impl<'a> Session<'a> {
             network: self.network.state()?,
             encoder: self.encoder.state()?,
             classifier: self.classifier.as_ref().map_or(Ok(State::new()), Sgd::state)?,
+            recipe: self.recipe.state()?,
             best: best.cloned(),
         })
     }
@@ -361,11 +364,17 @@ impl<'a> Session<'a> {
         self.log.as_mut().map_or(Ok(()), |log| log.epoch(record, steps))
     }
 
+    /// Tells log and observer of a step.
+    fn tell(&mut self, record: &StepRecord, observer: &mut dyn Observer) -> Result<()> {
+        observer.step(record);
+        self.log.as_mut().map_or(Ok(()), |log| log.step(record))
+    }
+
     /// The error of a loss that is no number any more.
-    fn diverged(&self, epoch: usize, step: usize, loss: f32, indices: &[usize]) -> Error {
-        let mut batch: Vec<&str> = indices.iter().take(3).map(|&i| self.data.train.names[i].as_str()).collect();
-        let more = format!("{} more", indices.len().saturating_sub(3));
-        batch.extend((indices.len() > 3).then_some(more.as_str()));
+    fn diverged(&self, epoch: usize, step: usize, loss: f32, draws: &[Draw]) -> Error {
+        let mut batch: Vec<&str> = draws.iter().take(3).map(|d| self.data.train.names[d.index].as_str()).collect();
+        let more = format!("{} more", draws.len().saturating_sub(3));
+        batch.extend((draws.len() > 3).then_some(more.as_str()));
         let kept = match &self.out {
             Some(out) if epoch > 1 => {
                 format!("the last good checkpoint, after epoch {}, is {}", epoch - 1, out.join(LAST).display())
@@ -375,77 +384,97 @@ impl<'a> Session<'a> {
         Error::Diverged { epoch, step, loss, batch: batch.join(", "), kept }
     }
 
-    /// Positions of the training pictures in the order of this epoch.
-    fn order(&self, epoch: usize) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.data.train.len()).collect();
-        order.shuffle(&mut stream(self.config.seed, Purpose::Order, epoch, 0));
-        order
+    /// An order of the training pictures, as many as there are.
+    fn order(&self, epoch: usize, purpose: Purpose, power: f64) -> Vec<Draw> {
+        order(&self.data.train.labels, power, &mut stream(self.config.seed, purpose, epoch, 0))
+    }
+
+    fn rate(&self, epoch: usize, step: usize, steps: usize) -> f64 {
+        let (epoch, epochs) = self.recipe.on_schedule(epoch, self.config.epochs);
+        self.config.schedule.rate(self.config.learning_rate, epoch, epochs, step, steps)
     }
 
     /// Renders one view of these pictures as a tensor.
-    fn view(&self, indices: &[usize], view: &View, epoch: usize, number: u64) -> Result<Tensor> {
+    fn view(&self, draws: &[Draw], view: &View, epoch: usize, slot: Slot) -> Result<Tensor> {
         let Dataset { mean, std, ref train, .. } = *self.data;
-        let seed = ViewSeed { seed: self.config.seed, epoch: epoch as u64, view: number };
-        let values = render(train, indices, view, mean, std, seed);
-        Ok(Tensor::from_vec(values, (indices.len(), train.size, train.size, 3), &Device::Cpu)?)
+        let seed = self.config.seed;
+        let keys: Vec<usize> = draws.iter().map(|draw| draw.key).collect();
+        let picture = |row: usize| self.recipe.picture(train, Sample { draw: draws[row], slot, seed, epoch });
+        let view_seed = ViewSeed { seed, epoch: epoch as u64, view: slot as u64 };
+        let values = render_from(train.size, &keys, picture, view, (mean, std), view_seed);
+        Ok(Tensor::from_vec(values, (draws.len(), train.size, train.size, 3), &Device::Cpu)?)
     }
 
-    fn batch(&self, indices: &[usize], epoch: usize) -> Result<Batch> {
+    /// The views that the recipe needs of these pictures, and of `balanced` where it has such a branch.
+    fn batch(&self, draws: &[Draw], balanced: &[Draw], epoch: usize) -> Result<Batch> {
         let needs = self.recipe.needs(epoch);
-        let random = View::Random(self.config.views.clone());
-        let standard = if needs.standard { Some(self.view(indices, &View::Standard, epoch, FIRST)?) } else { None };
-        let first = self.view(indices, &random, epoch, FIRST)?;
-        let second = if needs.random > 1 { self.view(indices, &random, epoch, SECOND)? } else { first.clone() };
-        let labels = indices.iter().map(|&i| self.data.train.labels[i]).collect();
-        Ok(Batch { standard, first, second, labels, indices: indices.to_vec(), seed: self.config.seed, epoch })
+        let labels = |draws: &[Draw]| draws.iter().map(|d| self.data.train.labels[d.index]).collect();
+        let standard = needs.standard.map(|view| self.view(draws, &view, epoch, Slot::Standard)).transpose()?;
+        let first = self.view(draws, &needs.first, epoch, Slot::First)?;
+        let second = needs.second.map(|view| self.view(draws, &view, epoch, Slot::Second)).transpose()?;
+        let drawn = needs.balanced.map(|view| self.view(balanced, &view, epoch, Slot::Balanced)).transpose()?;
+        Ok(Batch {
+            standard,
+            second: second.unwrap_or_else(|| first.clone()),
+            first,
+            labels: labels(draws),
+            draws: draws.to_vec(),
+            balanced: drawn.map(|images| (images, labels(balanced))),
+            seed: self.config.seed,
+            epoch,
+        })
     }
 
     fn epoch(&mut self, epoch: usize, observer: &mut dyn Observer) -> Result<EpochRecord> {
         let started = Instant::now();
         let config = self.config;
-        let order = self.order(epoch);
+        self.recipe.begin(&self.network, self.data, epoch)?;
+        let trains = self.recipe.trains(epoch);
+        let power = config.sampler.power;
+        let (order, balanced) = match self.recipe.needs(epoch).balanced {
+            Some(_) => (self.order(epoch, Purpose::Order, 1.0), self.order(epoch, Purpose::Balanced, power)),
+            None => (self.order(epoch, Purpose::Order, power), vec![]),
+        };
         let steps = order.len().div_ceil(config.batch);
         let mut sums = Sums::default();
-        let mut learning_rate = 0.0;
-        for (step, indices) in order.chunks(config.batch).enumerate() {
-            let batch = self.batch(indices, epoch)?;
+        let encoded = if trains.encoder() { &order[..] } else { &[] };
+        for (step, draws) in encoded.chunks(config.batch).enumerate() {
+            let from = (step * config.batch).min(balanced.len());
+            let batch = self.batch(draws, &balanced[from..(from + draws.len()).min(balanced.len())], epoch)?;
             let outcome = self.recipe.step(&self.network, &batch)?;
             let loss = outcome.loss.to_scalar::<f32>()?;
             if !loss.is_finite() {
-                return Err(self.diverged(epoch, step + 1, loss, indices));
+                return Err(self.diverged(epoch, step + 1, loss, draws));
             }
-            learning_rate = config.schedule.rate(config.learning_rate, epoch, config.epochs, step, steps);
+            let learning_rate = self.rate(epoch, step, steps);
             self.encoder.step(&outcome.loss.backward()?, learning_rate)?;
-            sums.add(&outcome, f64::from(loss), indices.len());
-            let record = StepRecord { epoch, step: step + 1, steps, loss: f64::from(loss), learning_rate };
-            self.log.as_mut().map_or(Ok(()), |log| log.step(&record))?;
-            observer.step(&record);
+            self.recipe.follow(&self.network)?;
+            sums.add(&outcome, f64::from(loss), draws.len());
+            let loss = f64::from(loss);
+            self.tell(&StepRecord { epoch, step: step + 1, steps, loss, learning_rate }, observer)?;
             if observer.stop() {
                 return Err(Error::Interrupted { epoch, step: step + 1 });
             }
         }
-        let own = self.classifier_epoch(epoch, &order, observer)?;
-        let (validation_accuracy, validation_nll) = evaluate::validate(&self.network, self.data, &self.fit)?;
-        if !validation_nll.is_finite() {
-            return Err(self.diverged(
-                epoch,
-                steps,
-                validation_nll as f32,
-                order.chunks(config.batch).last().unwrap_or(&[]),
-            ));
+        let own = if trains.own_pass() { self.classifier_epoch(epoch, &order, observer)? } else { None };
+        let on_fit = evaluate::validate(&self.network, self.data, &self.fit)?;
+        if !on_fit.nll.is_finite() {
+            let last = order.chunks(config.batch).last().unwrap_or(&[]);
+            return Err(self.diverged(epoch, steps, on_fit.nll as f32, last));
         }
         let n = order.len() as f64;
         Ok(EpochRecord {
             epoch,
             epochs: config.epochs,
-            learning_rate,
-            loss: sums.loss / n,
+            learning_rate: self.rate(epoch, steps - 1, steps),
+            loss: if trains.encoder() { sums.loss / n } else { own.map_or(0.0, |(loss, _)| loss) },
             contrastive: sums.contrastive.map(|v| v / n),
             cross_entropy: sums.cross_entropy.map(|v| v / n).or(own.map(|(loss, _)| loss)),
             train_accuracy: share(sums.classified).or(own.map(|(_, accuracy)| accuracy)),
             passing: share(sums.explained),
-            validation_accuracy,
-            validation_nll,
+            validation_accuracy: on_fit.accuracy,
+            validation_nll: on_fit.nll,
+            validation_map: on_fit.map,
             best: false,
             seconds: started.elapsed().as_secs_f64(),
         })
@@ -455,7 +484,7 @@ impl<'a> Session<'a> {
     fn classifier_epoch(
         &mut self,
         epoch: usize,
-        order: &[usize],
+        order: &[Draw],
         observer: &mut dyn Observer,
     ) -> Result<Option<(f64, f64)>> {
         let Some(mut sgd) = self.classifier.take() else { return Ok(None) };
@@ -463,20 +492,25 @@ impl<'a> Session<'a> {
         let steps = order.len().div_ceil(config.batch);
         let view = View::Random(config.classifier_views.clone());
         let (mut total, mut hits) = (0.0, 0);
-        for (step, indices) in order.chunks(config.batch).enumerate() {
-            let images = self.view(indices, &view, epoch, CLASSIFIER)?;
-            let labels: Vec<usize> = indices.iter().map(|&i| self.data.train.labels[i]).collect();
+        let alone = !self.recipe.trains(epoch).encoder();
+        for (step, draws) in order.chunks(config.batch).enumerate() {
+            let images = self.view(draws, &view, epoch, Slot::Classifier)?;
+            let labels: Vec<usize> = draws.iter().map(|d| self.data.train.labels[d.index]).collect();
             let (loss, right) = recipe::frozen_classifier_step(&self.network, &images, &labels)?;
             let value = loss.to_scalar::<f32>()?;
             if !value.is_finite() {
-                return Err(self.diverged(epoch, step + 1, value, indices));
+                return Err(self.diverged(epoch, step + 1, value, draws));
             }
-            let rate = config.schedule.rate(config.learning_rate, epoch, config.epochs, step, steps);
-            sgd.step(&loss.backward()?, rate)?;
-            total += f64::from(value) * indices.len() as f64;
+            let learning_rate = self.rate(epoch, step, steps);
+            sgd.step(&loss.backward()?, learning_rate)?;
+            total += f64::from(value) * draws.len() as f64;
             hits += right;
+            if alone {
+                let loss = f64::from(value);
+                self.tell(&StepRecord { epoch, step: step + 1, steps, loss, learning_rate }, observer)?;
+            }
             if observer.stop() {
-                return Err(Error::Interrupted { epoch, step: steps });
+                return Err(Error::Interrupted { epoch, step: if alone { step + 1 } else { steps } });
             }
         }
         self.classifier = Some(sgd);
@@ -503,9 +537,9 @@ impl Sums {
         self.contrastive = weighted(self.contrastive, step.contrastive);
         self.cross_entropy = weighted(self.cross_entropy, step.cross_entropy);
         self.classified = (self.classified.0 + step.classified.0, self.classified.1 + step.classified.1);
-        if let Some(explained) = &step.explained {
-            let passing = explained.passes.iter().filter(|p| **p).count();
-            self.explained = (self.explained.0 + explained.passes.len(), self.explained.1 + passing);
+        if let Some(passes) = &step.passes {
+            let passing = passes.iter().filter(|p| **p).count();
+            self.explained = (self.explained.0 + passes.len(), self.explained.1 + passing);
         }
     }
 }

@@ -3,8 +3,8 @@
 
 use super::*;
 use crate::config::Mode;
+use crate::config::RecipeName;
 use crate::golden::{graph, network};
-use crate::recipe::RecipeName;
 
 fn manifest() -> RunManifest {
     RunManifest {

@@ -1,12 +1,11 @@
 //! A run that was stopped and resumed is the run that was not, bit for bit; whatever cannot go on says why.
 #![allow(clippy::unwrap_used)]
 
-use super::tests::{config, data};
+use super::tests::{config, data, data_for};
 use super::*;
 use crate::checkpoint::Run;
-use crate::config::Mode;
+use crate::config::{Mode, RecipeName};
 use crate::optimizer::SgdConfig;
-use crate::recipe::RecipeName;
 use std::fs;
 
 /// Stops after so many more steps; epochs that end are counted as a step.
@@ -38,7 +37,7 @@ fn names(folder: &Path) -> Vec<String> {
 
 /// Trains `config` once whole and once in pieces of `steps` steps each, and compares.
 fn in_pieces(config: &TrainConfig, steps: &[usize]) {
-    let data = data();
+    let data = data_for(config.recipe);
     let (whole, pieces) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let trained = train_in(config, &data, whole.path(), Start::New, &mut ()).unwrap();
     let mut start = Start::New;
@@ -79,6 +78,25 @@ fn a_classifier_of_its_own_resumes_with_its_momentum() {
     (config.mode, config.joint, config.explain) = (Mode::Paper, false, paper.explain);
     // Thirteen stops an epoch: six encoder steps, six of the classifier, the end. Within each of them.
     in_pieces(&TrainConfig { refit_head: false, ..config }, &[13 + 4, 13 + 9]);
+}
+
+#[test]
+fn a_momentum_encoder_and_its_queue_resume() {
+    // As above thirteen stops an epoch: before the first checkpoint, within the second epoch, after the last step.
+    let mut config = config(RecipeName::Leoclr);
+    config.queue.length = 40;
+    in_pieces(&TrainConfig { refit_head: false, ..config }, &[5, 13 + 4, 13 + 13]);
+}
+
+#[test]
+fn stages_samplers_and_masks_of_an_epoch_resume() {
+    // Seven stops an epoch: within the first stage, and within the second, whose best weights come from nowhere else.
+    let stages = TrainConfig { epochs: 4, refit_head: false, ..config(RecipeName::SupconTwoStage) };
+    in_pieces(&stages, &[7 + 3, 14 + 2]);
+    for recipe in [RecipeName::Hybrid, RecipeName::BackgroundMixup, RecipeName::CropAndMix, RecipeName::Pairs] {
+        in_pieces(&TrainConfig { refit_head: false, epochs: 2, ..config(recipe) }, &[7 + 3]);
+    }
+    in_pieces(&TrainConfig { epochs: 2, ..config(RecipeName::MultiLabel) }, &[7 + 3]);
 }
 
 #[test]
