@@ -5,7 +5,9 @@
 
 mod commands;
 mod demo;
+mod evaluation;
 mod failure;
+mod files;
 mod settings;
 mod terminal;
 

@@ -136,6 +136,7 @@ fn split(pictures: usize, size: usize) -> Split {
         rgb: (0..pictures * size * size * 3).map(|_| rng.random()).collect(),
         labels: vec![0; pictures],
         names: (0..pictures).map(|i| i.to_string()).collect(),
+        ..Split::default()
     }
 }
 
@@ -204,6 +205,7 @@ fn flips_and_greyscale_come_as_often_as_asked() {
         rgb: [[10, 20, 30], [200, 180, 90]].concat().repeat(32),
         labels: vec![0],
         names: vec!["a".into()],
+        ..Split::default()
     };
     let view =
         View::Random(RandomView { scale: (1.0, 1.0), ratio: (1.0, 1.0), jitter: None, ..RandomView::contrastive() });

@@ -14,6 +14,7 @@ pub use partition::split_validation;
 
 use crate::{Error, Result};
 use excon_edge::image::Picture;
+use excon_edge::saliency::ObjectBox;
 use files::Files;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -44,7 +45,7 @@ impl Default for OpenOptions {
 }
 
 /// Labelled pictures, all `size × size`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Split {
     /// Side of every picture, pixels.
     pub size: usize,
@@ -54,6 +55,8 @@ pub struct Split {
     pub labels: Vec<usize>,
     /// Name of each picture: its path below the data set's top folder, or `FILE#RECORD`.
     pub names: Vec<String>,
+    /// Box around the object of each picture, where the data set has one; empty for a data set without boxes.
+    pub boxes: Vec<Option<ObjectBox>>,
 }
 
 impl Split {
@@ -76,6 +79,11 @@ impl Split {
         &self.rgb[index * bytes..(index + 1) * bytes]
     }
 
+    /// The box around the object of one picture, where there is one.
+    pub fn object(&self, index: usize) -> Option<&ObjectBox> {
+        self.boxes.get(index)?.as_ref()
+    }
+
     /// One picture in the form the edge runtime takes.
     ///
     /// # Panics
@@ -95,6 +103,7 @@ impl Split {
             subset.rgb.extend_from_slice(self.picture(index));
             subset.labels.push(self.labels[index]);
             subset.names.push(self.names[index].clone());
+            subset.boxes.extend(self.boxes.get(index));
         }
         subset
     }
@@ -107,7 +116,7 @@ pub struct Dataset {
     pub name: String,
     /// Class names, by label.
     pub labels: Vec<String>,
-    /// SHA-256 (hex) over class names and the names, labels and pixels of all splits.
+    /// SHA-256 (hex) over class names and the names, labels and pixels of all splits; boxes are not part of it.
     pub digest: String,
     /// Mean of R, G, B in 0..1: the published one of the benchmark sets, else of the training pictures.
     pub mean: [f32; 3],

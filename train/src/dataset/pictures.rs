@@ -29,6 +29,10 @@ pub(super) fn load(files: &Files, splits: &[Vec<Item>; 3], size: Option<usize>) 
         rgb: vec![0; items.len() * bytes],
         labels: items.iter().map(|item| item.label).collect(),
         names: items.iter().map(|item| item.name.clone()).collect(),
+        boxes: match items.iter().any(|item| item.object.is_some()) {
+            true => items.iter().map(|item| item.object).collect(),
+            false => Vec::new(),
+        },
     });
     // Where each picture goes: its split, and its place there.
     let places: Vec<(usize, usize)> =

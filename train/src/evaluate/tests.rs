@@ -11,7 +11,7 @@ fn split() -> (Split, Preprocess) {
     let f = tensors("network/batch");
     let bytes = f["image_u8"].permute((0, 2, 3, 1)).unwrap().flatten_all().unwrap().to_vec1().unwrap();
     let names = (0..12).map(|i| format!("{i}")).collect();
-    let split = Split { size: 32, rgb: bytes, labels: whole(&f["label"]), names };
+    let split = Split { size: 32, rgb: bytes, labels: whole(&f["label"]), names, ..Split::default() };
     (split, Preprocess { size: 32, mean: [0.5071, 0.4867, 0.4408], std: [0.2675, 0.2565, 0.2761] })
 }
 
@@ -40,13 +40,13 @@ fn figures_of_a_split_agree_with_a_direct_count() {
     let (split, preprocess) = split();
     let e = evaluate(&engine, &head, &split, &preprocess, 1.0).unwrap();
     // The fixture's notes: the network labels 5 of the 12 right.
-    assert_eq!((e.metrics.count, e.metrics.accuracy), (12, 5.0 / 12.0));
+    assert_eq!((e.measured.metrics.count, e.measured.metrics.accuracy), (12, 5.0 / 12.0));
     assert!(e.completeness_residual < 1e-5);
     assert_eq!(e.faithfulness.count, 12);
     assert_eq!(e.logits, logits(&engine, &split, &preprocess).unwrap());
     let hotter = evaluate(&engine, &head, &split, &preprocess, 4.0).unwrap();
-    assert_eq!(hotter.metrics.accuracy, e.metrics.accuracy);
-    assert_ne!(hotter.metrics.nll, e.metrics.nll);
+    assert_eq!(hotter.measured.metrics.accuracy, e.measured.metrics.accuracy);
+    assert_ne!(hotter.measured.metrics.nll, e.measured.metrics.nll);
     let strange = Split { labels: vec![10; 12], ..split };
     assert!(evaluate(&engine, &head, &strange, &preprocess, 1.0).is_err());
 }

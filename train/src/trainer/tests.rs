@@ -27,7 +27,7 @@ fn split(n: usize, purpose: usize) -> Split {
         labels.push(class);
         names.push(format!("{purpose}/{i}"));
     }
-    Split { size, rgb, labels, names }
+    Split { size, rgb, labels, names, ..Split::default() }
 }
 
 pub(super) fn data() -> Dataset {
