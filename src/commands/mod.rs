@@ -4,6 +4,7 @@ mod completions;
 pub mod convert;
 mod demo;
 pub mod evaluate;
+mod figures;
 mod inspect;
 mod robustness;
 pub mod train;
