@@ -4,6 +4,8 @@
 //! data, machine and thread count: all randomness is keyed by (seed, purpose, epoch, picture). So does one that was
 //! killed and resumed: it begins again after its last finished epoch.
 
+pub(crate) mod accelerator;
+
 use crate::augment::{View, ViewSeed, render};
 use crate::checkpoint::{self, LAST, Last, Progress, Run, RunManifest, RunWriter, SCHEMA, State};
 use crate::config::{Select, TrainConfig};
@@ -13,6 +15,7 @@ use crate::network::{self, Network};
 use crate::optimizer::Sgd;
 use crate::recipe::{self, Batch, Purpose, Recipe, Step, stream};
 use crate::{Error, Result};
+use accelerator::{Accelerator, Job, Outcome, Wanted};
 use candle_core::{Device, Tensor};
 use excon_edge::image::Preprocess;
 use rand::seq::SliceRandom;
@@ -21,11 +24,11 @@ use std::path::Path;
 use std::time::Instant;
 
 /// View number of the first random view, see [`ViewSeed`].
-const FIRST: u64 = 0;
+pub(crate) const FIRST: u64 = 0;
 /// View number of the second random view.
-const SECOND: u64 = 1;
+pub(crate) const SECOND: u64 = 1;
 /// View number of the classifier's own pass.
-const CLASSIFIER: u64 = 2;
+pub(crate) const CLASSIFIER: u64 = 2;
 
 /// What one epoch came to: a line of `log.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -239,13 +242,13 @@ fn run(
             return Err(Error::Interrupted { epoch: epoch + 1, step: 0 });
         }
     }
-    let Session { mut network, fit, .. } = session;
+    let Session { mut network, fit, mut accelerator, .. } = session;
     if let Some(state) = &best {
         network.load(state)?;
     }
     if config.refit_head {
         observer.refitting();
-        if let Some(fitted) = refit::refit_head(&mut network, data, &fit)? {
+        if let Some(fitted) = refit::refit_head(&mut network, data, &fit, &mut accelerator)? {
             manifest.refit_l2 = Some(fitted.l2);
             (manifest.validation_accuracy, manifest.validation_nll) = (fitted.accuracy, fitted.nll);
         }
@@ -270,6 +273,8 @@ struct Session<'a> {
     classifier: Option<Sgd>,
     /// Fit half of validation.
     fit: Split,
+    /// Makes the steps, where the CPU does not. After each epoch the numbers above are its own.
+    accelerator: Option<Box<dyn Accelerator>>,
 }
 
 impl<'a> Session<'a> {
@@ -306,7 +311,10 @@ impl<'a> Session<'a> {
         }
         let (fit, _) = split_validation(&data.validation, config.seed);
         let fit = if fit.is_empty() { data.validation.clone() } else { data.validation.subset(&fit) };
-        Ok(Self { config, data, recipe, network, encoder, classifier, fit })
+        let start =
+            accelerator::Start { config, data, network: &network, encoder: &encoder, classifier: classifier.as_ref() };
+        let accelerator = accelerator::open(&start)?;
+        Ok(Self { config, data, recipe, network, encoder, classifier, fit, accelerator })
     }
 
     fn manifest(&self) -> RunManifest {
@@ -374,35 +382,37 @@ impl<'a> Session<'a> {
         let steps = order.len().div_ceil(config.batch);
         let mut sums = Sums::default();
         let mut learning_rate = 0.0;
+        // Outcomes of an accelerator's steps come later than the steps, in their order.
+        let mut take = |outcomes: Vec<Outcome>| -> Result<()> {
+            for outcome in outcomes {
+                sums.add(&outcome, epoch)?;
+                observer.step(&StepRecord { epoch, step: sums.steps, steps, loss: outcome.loss });
+                if observer.stop() {
+                    return Err(Error::Interrupted { epoch, step: sums.steps });
+                }
+            }
+            Ok(())
+        };
         for (step, indices) in order.chunks(config.batch).enumerate() {
-            let batch = self.batch(indices, epoch)?;
-            let outcome = self.recipe.step(&self.network, &batch)?;
-            let loss = outcome.loss.to_scalar::<f32>()?;
-            if !loss.is_finite() {
-                return Err(Error::Diverged { epoch, step, loss });
-            }
             learning_rate = config.schedule.rate(config.learning_rate, epoch, config.epochs, step, steps);
-            self.encoder.step(&outcome.loss.backward()?, learning_rate)?;
-            sums.add(&outcome, f64::from(loss), indices.len());
-            observer.step(&StepRecord { epoch, step: step + 1, steps, loss: f64::from(loss) });
-            if observer.stop() {
-                return Err(Error::Interrupted { epoch, step: step + 1 });
-            }
+            take(self.step(&Job { indices, epoch, step, rate: learning_rate })?)?;
         }
+        take(self.finish()?)?;
         let own = self.classifier_epoch(epoch, &order, observer)?;
-        let (validation_accuracy, validation_nll) = evaluate::validate(&self.network, self.data, &self.fit)?;
+        let (validation_accuracy, validation_nll) = self.validate()?;
         if !validation_nll.is_finite() {
             return Err(Error::Diverged { epoch, step: steps - 1, loss: validation_nll as f32 });
         }
         let n = order.len() as f64;
+        let mean = |total: Option<f64>| total.map(|v| v / n);
         Ok(EpochRecord {
             epoch,
             epochs: config.epochs,
             learning_rate,
             loss: sums.loss / n,
-            contrastive: sums.contrastive.map(|v| v / n),
-            cross_entropy: sums.cross_entropy.map(|v| v / n).or(own.map(|(loss, _)| loss)),
-            train_accuracy: share(sums.classified).or(own.map(|(_, accuracy)| accuracy)),
+            contrastive: mean(sums.contrastive),
+            cross_entropy: mean(sums.cross_entropy).or(own.as_ref().map(|own| own.loss / n)),
+            train_accuracy: share(sums.classified).or(own.and_then(|own| share(own.classified))),
             passing: share(sums.explained),
             validation_accuracy,
             validation_nll,
@@ -411,43 +421,81 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// The classifier's own pass over train on frozen features: mean loss and accuracy, or `None` when it is joint.
-    fn classifier_epoch(
-        &mut self,
-        epoch: usize,
-        order: &[usize],
-        observer: &mut dyn Observer,
-    ) -> Result<Option<(f64, f64)>> {
-        let Some(mut sgd) = self.classifier.take() else { return Ok(None) };
+    /// One step of the encoder, or what an accelerator tells of earlier ones when it is asked for this one.
+    fn step(&mut self, job: &Job) -> Result<Vec<Outcome>> {
+        if let Some(accelerator) = &mut self.accelerator {
+            return accelerator.step(job);
+        }
+        let batch = self.batch(job.indices, job.epoch)?;
+        let outcome = self.recipe.step(&self.network, &batch)?;
+        let loss = outcome.loss.to_scalar::<f32>()?;
+        if !loss.is_finite() {
+            return Err(Error::Diverged { epoch: job.epoch, step: job.step, loss });
+        }
+        self.encoder.step(&outcome.loss.backward()?, job.rate)?;
+        Ok(vec![Outcome::of(&outcome, f64::from(loss), job.indices.len())])
+    }
+
+    /// The outcomes that an accelerator has not told yet.
+    fn finish(&mut self) -> Result<Vec<Outcome>> {
+        self.accelerator.as_mut().map_or(Ok(vec![]), |accelerator| accelerator.finish())
+    }
+
+    /// The classifier's own pass over train on frozen features, or `None` when it is joint.
+    fn classifier_epoch(&mut self, epoch: usize, order: &[usize], observer: &mut dyn Observer) -> Result<Option<Sums>> {
+        if self.classifier.is_none() {
+            return Ok(None);
+        }
         let config = self.config;
         let steps = order.len().div_ceil(config.batch);
-        let view = View::Random(config.classifier_views.clone());
-        let (mut total, mut hits) = (0.0, 0);
+        let mut sums = Sums::default();
         for (step, indices) in order.chunks(config.batch).enumerate() {
-            let images = self.view(indices, &view, epoch, CLASSIFIER)?;
-            let labels: Vec<usize> = indices.iter().map(|&i| self.data.train.labels[i]).collect();
-            let (loss, right) = recipe::frozen_classifier_step(&self.network, &images, &labels)?;
-            let value = loss.to_scalar::<f32>()?;
-            if !value.is_finite() {
-                return Err(Error::Diverged { epoch, step, loss: value });
-            }
             let rate = config.schedule.rate(config.learning_rate, epoch, config.epochs, step, steps);
-            sgd.step(&loss.backward()?, rate)?;
-            total += f64::from(value) * indices.len() as f64;
-            hits += right;
+            let outcomes = self.classifier_step(&Job { indices, epoch, step, rate })?;
+            outcomes.iter().try_for_each(|outcome| sums.add(outcome, epoch))?;
             if observer.stop() {
                 return Err(Error::Interrupted { epoch, step: steps });
             }
         }
-        self.classifier = Some(sgd);
-        let n = order.len() as f64;
-        Ok(Some((total / n, hits as f64 / n)))
+        self.finish()?.iter().try_for_each(|outcome| sums.add(outcome, epoch))?;
+        Ok(Some(sums))
+    }
+
+    /// As [`Self::step`], of the classifier alone.
+    fn classifier_step(&mut self, job: &Job) -> Result<Vec<Outcome>> {
+        if let Some(accelerator) = &mut self.accelerator {
+            return accelerator.classifier_step(job);
+        }
+        let view = View::Random(self.config.classifier_views.clone());
+        let images = self.view(job.indices, &view, job.epoch, CLASSIFIER)?;
+        let labels: Vec<usize> = job.indices.iter().map(|&i| self.data.train.labels[i]).collect();
+        let (loss, right) = recipe::frozen_classifier_step(&self.network, &images, &labels)?;
+        let value = loss.to_scalar::<f32>()?;
+        if !value.is_finite() {
+            return Err(Error::Diverged { epoch: job.epoch, step: job.step, loss: value });
+        }
+        if let Some(sgd) = &mut self.classifier {
+            sgd.step(&loss.backward()?, job.rate)?;
+        }
+        let (pictures, loss) = (labels.len(), f64::from(value));
+        Ok(vec![Outcome { pictures, loss, classified: (pictures, right), ..Outcome::default() }])
+    }
+
+    /// Accuracy and negative log-likelihood on the fit half of validation. Brings an accelerator's numbers home.
+    fn validate(&mut self) -> Result<(f64, f64)> {
+        let Some(accelerator) = &mut self.accelerator else {
+            return evaluate::validate(&self.network, self.data, &self.fit);
+        };
+        accelerator.store(&mut self.network, &mut self.encoder, self.classifier.as_mut())?;
+        let logits = accelerator.infer(&self.fit, false, Wanted::Logits)?;
+        Ok(evaluate::accuracy_and_nll(&logits, &self.fit.labels))
     }
 }
 
 /// Sums over the steps of an epoch, weighted by pictures.
 #[derive(Default)]
 struct Sums {
+    steps: usize,
     loss: f64,
     contrastive: Option<f64>,
     cross_entropy: Option<f64>,
@@ -456,16 +504,34 @@ struct Sums {
 }
 
 impl Sums {
-    fn add(&mut self, step: &Step, loss: f64, pictures: usize) {
-        let weighted =
-            |sum: Option<f64>, part: Option<f64>| part.map(|p| sum.unwrap_or(0.0) + p * pictures as f64).or(sum);
-        self.loss += loss * pictures as f64;
+    fn add(&mut self, step: &Outcome, epoch: usize) -> Result<()> {
+        if !step.loss.is_finite() {
+            return Err(Error::Diverged { epoch, step: self.steps, loss: step.loss as f32 });
+        }
+        let pictures = step.pictures as f64;
+        let weighted = |sum: Option<f64>, part: Option<f64>| part.map(|p| sum.unwrap_or(0.0) + p * pictures).or(sum);
+        let both = |a: (usize, usize), b: (usize, usize)| (a.0 + b.0, a.1 + b.1);
+        self.steps += 1;
+        self.loss += step.loss * pictures;
         self.contrastive = weighted(self.contrastive, step.contrastive);
         self.cross_entropy = weighted(self.cross_entropy, step.cross_entropy);
-        self.classified = (self.classified.0 + step.classified.0, self.classified.1 + step.classified.1);
-        if let Some(explained) = &step.explained {
-            let passing = explained.passes.iter().filter(|p| **p).count();
-            self.explained = (self.explained.0 + explained.passes.len(), self.explained.1 + passing);
+        self.classified = both(self.classified, step.classified);
+        self.explained = both(self.explained, step.explained);
+        Ok(())
+    }
+}
+
+impl Outcome {
+    /// Of a step on the CPU.
+    fn of(step: &Step, loss: f64, pictures: usize) -> Self {
+        let passing = |e: &crate::explain::Explained| (e.passes.len(), e.passes.iter().filter(|p| **p).count());
+        Self {
+            pictures,
+            loss,
+            contrastive: step.contrastive,
+            cross_entropy: step.cross_entropy,
+            classified: step.classified,
+            explained: step.explained.as_ref().map_or((0, 0), passing),
         }
     }
 }
@@ -477,4 +543,4 @@ fn share((all, hits): (usize, usize)) -> Option<f64> {
 #[cfg(test)]
 mod resume_tests;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -149,7 +149,7 @@ pub fn render(
                 }
             }
             View::Random(random) => {
-                random_view(rgb, split.size, random, &mut seed.generator(index), scratch);
+                random_view(rgb, split.size, &draw(split.size, random, seed, index), scratch);
                 normalise(&scratch.planes, mean, std, out);
             }
         }
@@ -170,25 +170,55 @@ struct Scratch {
 
 /// A rectangle of a picture, pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Crop {
-    top: usize,
-    left: usize,
-    height: usize,
-    width: usize,
+pub(crate) struct Crop {
+    pub top: usize,
+    pub left: usize,
+    pub height: usize,
+    pub width: usize,
 }
 
-/// Draws and renders one random view of a square picture into `scratch.planes`.
-fn random_view(rgb: &[u8], size: usize, view: &RandomView, rng: &mut ChaCha8Rng, scratch: &mut Scratch) {
+/// What is random about one view of a picture.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Drawn {
+    pub crop: Crop,
+    pub mirror: bool,
+    /// In their order, those without strength left out.
+    pub colours: [Option<Operation>; 4],
+    pub grey: bool,
+}
+
+/// A colour operation and its factor; the hue's is in turns.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Operation {
+    Brightness(f32),
+    Contrast(f32),
+    Saturation(f32),
+    Hue(f32),
+}
+
+/// Draws the view of picture `index` of a split of `size` × `size` pictures.
+pub(crate) fn draw(size: usize, view: &RandomView, seed: ViewSeed, index: usize) -> Drawn {
+    let rng = &mut seed.generator(index);
     let crop = draw_crop(size, view, rng);
     let mirror = rng.random::<f32>() < view.flip;
-    resized_crop(rgb, size, crop, mirror, size, scratch);
+    let jitter = view.jitter.as_ref().filter(|jitter| rng.random::<f32>() < jitter.probability);
+    let colours = jitter.map_or([None; 4], |jitter| draw_colours(jitter, rng));
+    Drawn { crop, mirror, colours, grey: rng.random::<f32>() < view.grayscale }
+}
+
+/// Renders a random view of a square picture into `scratch.planes`.
+fn random_view(rgb: &[u8], size: usize, drawn: &Drawn, scratch: &mut Scratch) {
+    resized_crop(rgb, size, drawn.crop, drawn.mirror, size, scratch);
     let mut planes = Planes::of(&mut scratch.planes);
-    if let Some(jitter) = &view.jitter
-        && rng.random::<f32>() < jitter.probability
-    {
-        apply_jitter(&mut planes, jitter, rng);
+    for operation in drawn.colours.into_iter().flatten() {
+        match operation {
+            Operation::Brightness(factor) => planes.brightness(factor),
+            Operation::Contrast(factor) => planes.contrast(factor),
+            Operation::Saturation(factor) => planes.saturation(factor),
+            Operation::Hue(turn) => planes.hue(turn),
+        }
     }
-    if rng.random::<f32>() < view.grayscale {
+    if drawn.grey {
         planes.grey();
     }
 }
@@ -293,7 +323,7 @@ fn blend_rows(y: &Taps, o: usize, rows: &[f32], out: &mut [f32]) {
 }
 
 /// The four colour operations in random order, each with its own random strength.
-fn apply_jitter(planes: &mut Planes, jitter: &Jitter, rng: &mut ChaCha8Rng) {
+fn draw_colours(jitter: &Jitter, rng: &mut ChaCha8Rng) -> [Option<Operation>; 4] {
     let mut order = [0, 1, 2, 3];
     for last in (1..4).rev() {
         order.swap(last, rng.random_range(0..=last as u32) as usize);
@@ -302,15 +332,13 @@ fn apply_jitter(planes: &mut Planes, jitter: &Jitter, rng: &mut ChaCha8Rng) {
     let (brightness, contrast, saturation) =
         (factor(jitter.brightness), factor(jitter.contrast), factor(jitter.saturation));
     let turn = uniform(rng, -jitter.hue, jitter.hue);
-    for operation in order {
-        match operation {
-            0 if jitter.brightness > 0.0 => planes.brightness(brightness),
-            1 if jitter.contrast > 0.0 => planes.contrast(contrast),
-            2 if jitter.saturation > 0.0 => planes.saturation(saturation),
-            3 if jitter.hue > 0.0 => planes.hue(turn),
-            _ => {}
-        }
-    }
+    let operation = |number| match number {
+        0 => (jitter.brightness > 0.0).then_some(Operation::Brightness(brightness)),
+        1 => (jitter.contrast > 0.0).then_some(Operation::Contrast(contrast)),
+        2 => (jitter.saturation > 0.0).then_some(Operation::Saturation(saturation)),
+        _ => (jitter.hue > 0.0).then_some(Operation::Hue(turn)),
+    };
+    order.map(operation)
 }
 
 /// Planar 0..1 to interleaved normalised values.

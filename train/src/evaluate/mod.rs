@@ -138,20 +138,24 @@ fn planar(split: &Split, indices: &[usize], preprocess: &Preprocess) -> Vec<f32>
 
 /// Accuracy and mean negative log-likelihood of the trainer's own network on a split, in eval mode.
 pub(crate) fn validate(network: &Network, data: &Dataset, split: &Split) -> Result<(f64, f64)> {
-    let classes = data.labels.len();
-    let (mut hits, mut nll) = (0usize, 0f64);
+    let mut all = vec![];
     for indices in (0..split.len()).collect::<Vec<_>>().chunks(BATCH) {
         let images = standard(split, indices, data)?;
         let logits = network.infer(&images, NormMode::Eval, &[network.graph().logits])?.remove(0);
-        let logits = logits.flatten_all()?.to_vec1::<f32>()?;
-        for (row, &i) in logits.chunks_exact(classes).zip(indices) {
-            let label = split.labels[i];
-            hits += usize::from(excon_edge::probability::argmax(row) == label);
-            nll -= log_softmax(row, 1.0)[label];
-        }
+        all.extend(logits.flatten_all()?.to_vec1::<f32>()?);
     }
-    let n = split.len() as f64;
-    Ok((hits as f64 / n, nll / n))
+    Ok(accuracy_and_nll(&all, &split.labels))
+}
+
+/// Accuracy and mean negative log-likelihood of logits, a row for each of at least one label.
+pub(crate) fn accuracy_and_nll(logits: &[f32], labels: &[usize]) -> (f64, f64) {
+    let (mut hits, mut nll) = (0usize, 0f64);
+    for (row, &label) in logits.chunks_exact(logits.len() / labels.len()).zip(labels) {
+        hits += usize::from(excon_edge::probability::argmax(row) == label);
+        nll -= log_softmax(row, 1.0)[label];
+    }
+    let n = labels.len() as f64;
+    (hits as f64 / n, nll / n)
 }
 
 /// Clean, normalised pictures, N × H × W × 3.

@@ -4,9 +4,10 @@
 //! strength is the one with the lowest negative log-likelihood on the fit half of validation, and the refitted head is
 //! kept only where it lowers that of the trained head. L-BFGS in f64, no randomness.
 
-use super::{standard, validate};
+use super::{accuracy_and_nll, standard, validate};
 use crate::dataset::{Dataset, Split};
 use crate::network::{Network, NormMode};
+use crate::trainer::accelerator::{Accelerator, Wanted};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use std::collections::VecDeque;
@@ -36,18 +37,24 @@ pub struct Fitted {
 }
 
 /// Refits the classifier of `network` on `data.train`; returns `None` and leaves the network as it was where the trained
-/// head is at least as good on `fit`.
+/// head is at least as good on `fit`. An accelerator runs the network in the CPU's place.
 ///
 /// # Errors
 /// When a tensor operation fails.
-pub fn refit_head(network: &mut Network, data: &Dataset, fit: &Split) -> Result<Option<Fitted>> {
+pub(crate) fn refit_head(
+    network: &mut Network,
+    data: &Dataset,
+    fit: &Split,
+    accelerator: &mut Option<Box<dyn Accelerator>>,
+) -> Result<Option<Fitted>> {
+    let mut eye = Eye { data, accelerator };
     let classes = data.labels.len();
-    let (_, before) = validate(network, data, fit)?;
-    let (train, labels) = train_features(network, data)?;
+    let (_, before) = eye.validate(network, fit)?;
+    let (train, labels) = eye.train_features(network)?;
     let (mean, deviation) = moments(&train)?;
     let scale = |x: &Tensor| -> Result<Tensor> { Ok(x.broadcast_sub(&mean)?.broadcast_div(&deviation)?) };
     let problem = Problem::new(scale(&train)?, &labels, classes)?;
-    let held_out = Problem::new(scale(&features(network, data, fit, false)?)?, &fit.labels, classes)?;
+    let held_out = Problem::new(scale(&eye.features(network, fit, false)?)?, &fit.labels, classes)?;
 
     let mut x = vec![0f64; problem.size()];
     let mut best: Option<(f64, f64, Vec<f64>)> = None;
@@ -71,34 +78,55 @@ pub fn refit_head(network: &mut Network, data: &Dataset, fit: &Split) -> Result<
     state.insert(weight_name, Tensor::from_vec(weight, (classes, channels), &Device::Cpu)?);
     state.insert(bias_name, Tensor::from_vec(bias, classes, &Device::Cpu)?);
     network.load(&state)?;
-    let (accuracy, nll) = validate(network, data, fit)?;
+    let (accuracy, nll) = eye.validate(network, fit)?;
     Ok(Some(Fitted { l2, accuracy, nll }))
 }
 
-/// Pooled features of train, mirror images after the pictures where there are few, and their labels.
-fn train_features(network: &Network, data: &Dataset) -> Result<(Tensor, Vec<usize>)> {
-    let train = &data.train;
-    let plain = features(network, data, train, false)?;
-    if train.len() > MIRROR_LIMIT {
-        return Ok((plain, train.labels.clone()));
-    }
-    let both = Tensor::cat(&[plain, features(network, data, train, true)?], 0)?;
-    Ok((both, [train.labels.clone(), train.labels.clone()].concat()))
+/// What looks at pictures through the network: the CPU, or an accelerator.
+struct Eye<'a> {
+    data: &'a Dataset,
+    accelerator: &'a mut Option<Box<dyn Accelerator>>,
 }
 
-/// Pooled features of a split in eval mode, n × C, f64.
-fn features(network: &Network, data: &Dataset, split: &Split, mirror: bool) -> Result<Tensor> {
-    let mut parts = Vec::new();
-    for indices in (0..split.len()).collect::<Vec<_>>().chunks(BATCH) {
-        let mut images = standard(split, indices, data)?;
-        if mirror {
-            let reversed: Vec<u32> = (0..split.size as u32).rev().collect();
-            images = images.index_select(&Tensor::new(reversed, &Device::Cpu)?, 2)?;
-        }
-        let pooled = network.infer(&images, NormMode::Eval, &[network.graph().pooled])?.remove(0);
-        parts.push(pooled.detach().to_dtype(DType::F64)?);
+impl Eye<'_> {
+    /// Accuracy and negative log-likelihood on a split.
+    fn validate(&mut self, network: &Network, split: &Split) -> Result<(f64, f64)> {
+        let Some(accelerator) = self.accelerator else { return validate(network, self.data, split) };
+        accelerator.load(network)?;
+        Ok(accuracy_and_nll(&accelerator.infer(split, false, Wanted::Logits)?, &split.labels))
     }
-    Ok(Tensor::cat(&parts, 0)?)
+
+    /// Pooled features of train, mirror images after the pictures where there are few, and their labels.
+    fn train_features(&mut self, network: &Network) -> Result<(Tensor, Vec<usize>)> {
+        let train = &self.data.train;
+        let plain = self.features(network, train, false)?;
+        if train.len() > MIRROR_LIMIT {
+            return Ok((plain, train.labels.clone()));
+        }
+        let both = Tensor::cat(&[plain, self.features(network, train, true)?], 0)?;
+        Ok((both, [train.labels.clone(), train.labels.clone()].concat()))
+    }
+
+    /// Pooled features of a split in eval mode, n × C, f64.
+    fn features(&mut self, network: &Network, split: &Split, mirror: bool) -> Result<Tensor> {
+        if let Some(accelerator) = self.accelerator {
+            accelerator.load(network)?;
+            let rows: Vec<f64> = accelerator.infer(split, mirror, Wanted::Pooled)?.into_iter().map(f64::from).collect();
+            let columns = rows.len() / split.len().max(1);
+            return Ok(Tensor::from_vec(rows, (split.len(), columns), &Device::Cpu)?);
+        }
+        let mut parts = Vec::new();
+        for indices in (0..split.len()).collect::<Vec<_>>().chunks(BATCH) {
+            let mut images = standard(split, indices, self.data)?;
+            if mirror {
+                let reversed: Vec<u32> = (0..split.size as u32).rev().collect();
+                images = images.index_select(&Tensor::new(reversed, &Device::Cpu)?, 2)?;
+            }
+            let pooled = network.infer(&images, NormMode::Eval, &[network.graph().pooled])?.remove(0);
+            parts.push(pooled.detach().to_dtype(DType::F64)?);
+        }
+        Ok(Tensor::cat(&parts, 0)?)
+    }
 }
 
 /// Mean and standard deviation of each column, 1 × C; a constant column gets deviation 1.

@@ -13,3 +13,5 @@ pub use graph::{Graph, Node, NodeId, Op};
 pub use parameters::Network;
 pub use resnet::{NAMES, Stem, build, last_convolution};
 pub use walk::NormMode;
+#[cfg(feature = "cuda")]
+pub(crate) use walk::{MOMENTUM, Plan, Step};
