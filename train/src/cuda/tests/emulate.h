@@ -2,6 +2,7 @@
 // __syncthreads, forwards or backwards, so that a missing barrier shows as a difference between the two orders.
 
 #include <cmath>
+#include <csetjmp>
 #include <cstring>
 #include <type_traits>
 #include <ucontext.h>
@@ -30,34 +31,48 @@ static inline unsigned __float_as_uint(float value) {
 
 namespace emulator {
 const int FIBERS = 256;
-static ucontext_t scheduler, fibers[FIBERS];
 static char stacks[FIBERS][1 << 15];
-static bool done[FIBERS];
+static jmp_buf scheduler, fibers[FIBERS];
+static bool begun[FIBERS], done[FIBERS];
 static int current;
 static void (*body)(void**);
 static void** arguments;
 
+static inline void change() {
+    if (!_setjmp(fibers[current])) _longjmp(scheduler, 1);
+}
+
+// A fiber is begun as a context, once, and then changed to by jumps, which need no system call.
 static void enter() {
-    body(arguments);
-    done[current] = true;
+    for (;;) {
+        body(arguments);
+        done[current] = true;
+        change();
+    }
+}
+
+static void run(int fiber) {
+    current = threadIdx.x = fiber;
+    if (_setjmp(scheduler)) return;
+    if (begun[fiber]) _longjmp(fibers[fiber], 1);
+    begun[fiber] = true;
+    ucontext_t fresh;
+    getcontext(&fresh);
+    fresh.uc_stack.ss_sp = stacks[fiber];
+    fresh.uc_stack.ss_size = sizeof stacks[fiber];
+    fresh.uc_link = nullptr;
+    makecontext(&fresh, enter, 0);
+    setcontext(&fresh);
 }
 
 static void block(bool backwards) {
-    for (int t = 0; t < FIBERS; ++t) {
-        getcontext(&fibers[t]);
-        fibers[t].uc_stack.ss_sp = stacks[t];
-        fibers[t].uc_stack.ss_size = sizeof stacks[t];
-        fibers[t].uc_link = &scheduler;
-        makecontext(&fibers[t], enter, 0);
-        done[t] = false;
-    }
+    for (int t = 0; t < FIBERS; ++t) done[t] = false;
     for (int left = FIBERS; left > 0;) {
         for (int k = 0; k < FIBERS; ++k) {
-            current = backwards ? FIBERS - 1 - k : k;
-            if (done[current]) continue;
-            threadIdx.x = current;
-            swapcontext(&scheduler, &fibers[current]);
-            left -= done[current];
+            int fiber = backwards ? FIBERS - 1 - k : k;
+            if (done[fiber]) continue;
+            run(fiber);
+            left -= done[fiber];
         }
     }
 }
@@ -92,8 +107,6 @@ struct Entry {
 };
 } // namespace emulator
 
-static inline void __syncthreads() {
-    swapcontext(&emulator::fibers[emulator::current], &emulator::scheduler);
-}
+static inline void __syncthreads() { emulator::change(); }
 
 #define KERNEL(name) {#name, emulator::Kernel<decltype(&name)>::takes, emulator::Kernel<decltype(&name)>::call<&name>},

@@ -108,7 +108,7 @@ fn a_training_pass_matches_with_its_gradients_and_running_statistics() {
                         close(&got, &want, 1e-3, &format!("{} {name}", graph.name));
                     } else {
                         let cosine = cosine(&got, &want);
-                        assert!(cosine > 0.9, "{} {name}: {cosine}", graph.name);
+                        assert!(cosine > 0.8, "{} {name}: {cosine}", graph.name);
                     }
                 }
                 let (got, want) = (walker.parameters.state().unwrap(), cpu.state().unwrap());
