@@ -14,7 +14,7 @@ use cudarc::cublas::sys as blas;
 use cudarc::driver::sys::{CUdevice_attribute_enum as Attribute, CUevent, CUevent_flags, CUfunction, CUstream};
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result as driver};
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::{CString, c_void};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,6 +24,9 @@ const INSTALL: &str = "Install NVIDIA's driver, and the libraries with `pip inst
     nvidia-cudnn-cu13` or a CUDA toolkit and cuDNN 9; their folders must be in LD_LIBRARY_PATH (docs/cuda.md). \
     Or train with --device cpu";
 
+/// Copies to the card of up to so many bytes, those of a step, wait for nothing.
+const STAGED: usize = 1 << 20;
+
 /// See the module's first paragraph.
 pub(super) struct Card {
     precision: Precision,
@@ -32,6 +35,8 @@ pub(super) struct Card {
     blas: blas::cublasHandle_t,
     convolutions: RefCell<Convolutions>,
     pinned: Rc<RefCell<Vec<Pinned>>>,
+    /// Copies to the card that may still be under way, oldest first.
+    writing: RefCell<VecDeque<(Pinned, CUevent)>>,
     stream: Arc<CudaStream>,
     context: Arc<CudaContext>,
 }
@@ -68,7 +73,36 @@ impl Card {
         let functions = load(precision, major, minor)?;
         let blas = open_blas(stream.cu_stream())?;
         let convolutions = RefCell::new(Convolutions::open(stream.cu_stream(), precision)?);
-        Ok(Self { precision, width, functions, blas, convolutions, pinned: Rc::default(), stream, context })
+        let (pinned, writing) = (Rc::default(), RefCell::default());
+        Ok(Self { precision, width, functions, blas, convolutions, pinned, writing, stream, context })
+    }
+
+    /// Host memory that the card copies from or to by itself, at least so many bytes.
+    fn pinned(&self, bytes: usize) -> Result<Pinned> {
+        let mut free = self.pinned.borrow_mut();
+        if let Some(at) = free.iter().position(|p| p.capacity >= bytes && p.capacity <= 4 * bytes.max(1)) {
+            return Ok(free.swap_remove(at));
+        }
+        let capacity = bytes.max(1);
+        // SAFETY: a plain allocation.
+        let address = unsafe { driver::malloc_host(capacity, 0) }.map_err(of_driver)?;
+        Ok(Pinned { address, capacity })
+    }
+
+    /// Takes back the buffers of copies that are done, or of all after `wait`.
+    fn recycle(&self, wait: bool) {
+        let mut writing = self.writing.borrow_mut();
+        while let Some(&(pinned, event)) = writing.front() {
+            // SAFETY: the event is ours, and recorded.
+            let done = unsafe { if wait { driver::event::synchronize(event) } else { driver::event::query(event) } };
+            if done.is_err() && !wait {
+                break;
+            }
+            writing.pop_front();
+            // SAFETY: nobody else has the event.
+            let _ = unsafe { driver::event::destroy(event) };
+            self.pinned.borrow_mut().push(pinned);
+        }
     }
 
     fn stream(&self) -> CUstream {
@@ -121,6 +155,10 @@ fn open_blas(stream: CUstream) -> Result<blas::cublasHandle_t> {
     Ok(handle)
 }
 
+fn event() -> Result<CUevent> {
+    driver::event::create(CUevent_flags::CU_EVENT_DISABLE_TIMING).map_err(of_driver)
+}
+
 fn of_driver(e: DriverError) -> crate::Error {
     fail("the driver", format!("{e:?}"))
 }
@@ -134,6 +172,7 @@ impl Drop for Card {
         // What is under way is finished first. Nothing can be done about an error here.
         let _ = self.context.bind_to_thread();
         let _ = self.stream.synchronize();
+        self.recycle(true);
         // SAFETY: nobody has the handle any more, nor the buffers.
         unsafe {
             let _ = blas::cublasDestroy_v2(self.blas);
@@ -167,24 +206,28 @@ impl Device for Card {
     }
 
     fn write(&self, to: Address, bytes: &[u8]) -> Result<()> {
-        // SAFETY: see the module's first paragraph. Ordinary memory is copied aside before the call returns.
-        unsafe { driver::memcpy_htod_async(to, bytes, self.stream()) }.map_err(of_driver)
+        if bytes.len() > STAGED {
+            // SAFETY: see the module's first paragraph. Ordinary memory is copied aside before the call returns.
+            return unsafe { driver::memcpy_htod_async(to, bytes, self.stream()) }.map_err(of_driver);
+        }
+        // The driver may wait before it copies from ordinary memory, so it is given memory that it need not.
+        self.recycle(false);
+        let pinned = self.pinned(bytes.len())?;
+        let event = event()?;
+        // SAFETY: the buffer is ours and long enough, and stays as it is until the event has passed.
+        unsafe {
+            let from = std::slice::from_raw_parts_mut(pinned.address.cast::<u8>(), bytes.len());
+            from.copy_from_slice(bytes);
+            driver::memcpy_htod_async(to, from, self.stream()).map_err(of_driver)?;
+            driver::event::record(event, self.stream()).map_err(of_driver)?;
+        }
+        self.writing.borrow_mut().push_back((pinned, event));
+        Ok(())
     }
 
     fn read(&self, from: Address, bytes: usize) -> Result<Box<dyn Pending>> {
-        let ready = {
-            let mut free = self.pinned.borrow_mut();
-            free.iter().position(|p| p.capacity >= bytes && p.capacity <= 4 * bytes).map(|at| free.swap_remove(at))
-        };
-        let pinned = match ready {
-            Some(pinned) => pinned,
-            None => {
-                // SAFETY: a plain allocation.
-                let address = unsafe { driver::malloc_host(bytes.max(1), 0) }.map_err(of_driver)?;
-                Pinned { address, capacity: bytes.max(1) }
-            }
-        };
-        let event = driver::event::create(CUevent_flags::CU_EVENT_DISABLE_TIMING).map_err(of_driver)?;
+        let pinned = self.pinned(bytes)?;
+        let event = event()?;
         let copying = Copying { pinned: Some(pinned), bytes, event, free: Rc::clone(&self.pinned) };
         // SAFETY: the buffer is as long as said and stays until the event has passed, which `Copying` waits for.
         unsafe {
@@ -226,7 +269,7 @@ impl Device for Card {
         let Product { transpose, m, n, k, factor, a, b, c, add, exact } = *product;
         let operation = |t| if t { blas::cublasOperation_t::CUBLAS_OP_T } else { blas::cublasOperation_t::CUBLAS_OP_N };
         let mode = if exact || self.precision == Precision::F32 {
-            blas::cublasMath_t::CUBLAS_PEDANTIC_MATH
+            blas::cublasMath_t::CUBLAS_DEFAULT_MATH
         } else {
             blas::cublasMath_t::CUBLAS_TF32_TENSOR_OP_MATH
         };

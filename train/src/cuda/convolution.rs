@@ -20,6 +20,8 @@ use sys::cudnnBackendDescriptorType_t as Kind;
 use sys::cudnnBackendHeurMode_t as Ranking;
 use sys::cudnnBackendNumericalNote_t as Note;
 
+/// Oldest version that this is written for.
+const OLDEST: usize = 90_000;
 /// Candidates that are asked for.
 const CANDIDATES: usize = 32;
 /// Largest workspace of a plan, bytes.
@@ -48,6 +50,11 @@ impl Convolutions {
     /// # Errors
     /// When it does not start. The library must be present.
     pub fn open(stream: CUstream, precision: Precision) -> Result<Self> {
+        // SAFETY: asks for a number.
+        let version = unsafe { sys::cudnnGetVersion() };
+        if version < OLDEST {
+            return Err(fail("cuDNN", format!("is of version number {version}; {OLDEST} (9.0) or newer is needed")));
+        }
         let mut handle = std::ptr::null_mut();
         // SAFETY: the handle is written by the first call and used by the second; the two stream types name the same
         // thing.

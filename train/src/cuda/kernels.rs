@@ -164,7 +164,16 @@ impl Machine {
     }
 
     /// A map of any content.
+    ///
+    /// # Errors
+    /// When there is no memory for it, or the kernels could not count its pixels and packs.
     pub fn map(&self, [rows, height, width, channels]: [usize; 4]) -> Result<Map> {
+        let pixels = rows * height * width;
+        if i32::try_from(pixels).is_err() || u32::try_from(pixels * channels.div_ceil(PACK)).is_err() {
+            let reason =
+                format!("{rows} × {height} × {width} × {channels} are too many numbers. Choose a smaller batch");
+            return Err(super::fail("a map", reason));
+        }
         let bytes = rows * height * width * channels * self.device().precision().bytes();
         Ok(Map { block: Rc::new(self.pool.take(bytes)?), rows, height, width, channels })
     }

@@ -1,7 +1,7 @@
 // What all kernels share: the type of a map's numbers, packs of eight channels, reductions over a block.
 //
 // Maps are N x H x W x C with C a multiple of PACK; a pixel is one of their N * H * W places. Matrices are rows x columns
-// of float. Every block has THREADS threads. No kernel uses atomics: equal inputs give equal bits. The same text is
+// of float. A map has fewer than 2^32 packs. Every block has THREADS threads. No kernel uses atomics: equal inputs give equal bits. The same text is
 // compiled by NVRTC and, for the tests, by a C++ compiler behind a header that plays a GPU.
 
 #define THREADS 256

@@ -56,6 +56,7 @@ extern "C" __global__ void norm_sums(const map_t* x, const float* weights, int a
         int packs = channels / PACK;
         Floats pivot = load(x, t.pack);
         int begin = (int)blockIdx.x * chunk, end = begin + chunk < pixels ? begin + chunk : pixels;
+#pragma unroll 4
         for (int pixel = begin + t.lane; pixel < end; pixel += t.lanes) {
             float weight = weights ? weights[pixel / area] : 1.0f;
             Floats v = load(x, (long long)pixel * packs + t.pack);
@@ -133,9 +134,9 @@ extern "C" __global__ void norm_fold(const float* mean, const float* variance, c
 // y = relu?(x * scale + shift + residual?); y may be x.
 extern "C" __global__ void norm_apply(const map_t* x, const map_t* residual, const float* scale, const float* shift,
                                       int relu, long long packs, int channels, map_t* y) {
-    int per_pixel = channels / PACK;
+    unsigned per_pixel = channels / PACK;
     EACH(at, packs) {
-        int pack = (int)(at % per_pixel);
+        int pack = (unsigned)at % per_pixel;
         Floats v = load(x, at), k = channels_of(scale, pack), s = channels_of(shift, pack), r = {};
         if (residual) r = load(residual, at);
         for (int i = 0; i < PACK; ++i) {
@@ -170,6 +171,7 @@ extern "C" __global__ void norm_gradient_sums(const map_t* first, const map_t* s
         int packs = channels / PACK;
         Floats mean = channels_of(statistics, t.pack);
         int begin = (int)blockIdx.x * chunk, end = begin + chunk < pixels ? begin + chunk : pixels;
+#pragma unroll 4
         for (int pixel = begin + t.lane; pixel < end; pixel += t.lanes) {
             long long at = (long long)pixel * packs + t.pack;
             Floats d = gated(first, second, gate, at), v = load(x, at);
@@ -206,10 +208,10 @@ extern "C" __global__ void norm_gradient_finish(const float* sums, int chunks, i
 extern "C" __global__ void norm_gradient_apply(const map_t* first, const map_t* second, const map_t* gate,
                                                const map_t* x, const float* coefficients, const float* weights,
                                                int area, long long packs, int channels, map_t* dx, map_t* dresidual) {
-    int per_pixel = channels / PACK;
+    unsigned per_pixel = channels / PACK;
     EACH(at, packs) {
-        int pack = (int)(at % per_pixel);
-        float weight = weights ? weights[at / per_pixel / area] : 1.0f;
+        int pack = (unsigned)at % per_pixel;
+        float weight = weights ? weights[(unsigned)at / per_pixel / area] : 1.0f;
         Floats d = gated(first, second, gate, at), v = load(x, at);
         Floats k = channels_of(coefficients, pack), slope = channels_of(coefficients + channels, pack);
         Floats constant = channels_of(coefficients + 2 * channels, pack);
