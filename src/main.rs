@@ -8,6 +8,7 @@ mod demo;
 mod failure;
 mod settings;
 mod terminal;
+mod training;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -15,11 +15,11 @@ use crate::commands::evaluate::Model;
 use crate::failure::{Failure, Result};
 use crate::terminal::{self, Format, Progress, duration, percent};
 use board::{Board, Photograph, Stretch, Watched};
+use excon_edge::file::replace;
 use excon_edge::predictor::Prediction;
 use excon_train::dataset::Dataset;
 use page::{Example, Examples};
 use report::{Acts, Data, Report, Side};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -104,8 +104,8 @@ pub fn run(options: &Options, format: Format) -> Result<()> {
     };
     let next = options.next();
     let html = page::render(&report, &examples(&photographs, &predictions, &report.board), &next)?;
-    write(&options.out.join("report.html"), html.as_bytes())?;
-    write(&options.out.join("report.json"), (serde_json::to_string_pretty(&report)? + "\n").as_bytes())?;
+    replace(&options.out.join("report.html"), html.as_bytes())?;
+    replace(&options.out.join("report.json"), (serde_json::to_string_pretty(&report)? + "\n").as_bytes())?;
     match format {
         Format::Json => terminal::json(&report),
         Format::Human => summary(&report, options, &next),
@@ -189,21 +189,6 @@ fn examples<'a>(photographs: &'a [Photograph], predictions: &'a [Prediction], wa
     let alarms = watched.phases.iter().filter_map(|p| p.alarm.as_ref());
     let shifted = alarms.map(|a| Example { picture: &a.picture, prediction: &a.prediction, truth: a.truth }).collect();
     Examples { right: of(true), wrong: of(false), shifted }
-}
-
-/// Writes beside, then renames.
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less the umask, as any new file
-    let write = || {
-        let mut file = builder.tempfile_in(folder)?;
-        file.write_all(bytes)?;
-        file.persist(path).map_err(|e| e.error)?;
-        Ok(())
-    };
-    write().map_err(|source| Failure::write(path, source))
 }
 
 /// The key figures as aligned lines.

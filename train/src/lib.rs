@@ -13,6 +13,7 @@ pub mod explain;
 #[cfg(test)]
 mod golden;
 pub mod kernel;
+mod log;
 pub mod loss;
 pub mod network;
 pub mod optimizer;

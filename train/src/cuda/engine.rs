@@ -11,9 +11,8 @@ use crate::config::TrainConfig;
 use crate::dataset::Split;
 use crate::network::{Network, NormMode, Plan, Step};
 use crate::optimizer::Sgd;
-use crate::recipe::{Purpose, stream};
+use crate::recipe::{Draw, Purpose, Slot, stream};
 use crate::trainer::accelerator::{Accelerator, Job, Outcome, Start, Wanted};
-use crate::trainer::{CLASSIFIER, FIRST, SECOND};
 use crate::{Error, Result};
 use rand::RngExt;
 use rayon::prelude::*;
@@ -53,12 +52,12 @@ impl ViewWords {
     }
 
     /// A random view of a picture of `size` × `size`, as the CPU draws it.
-    pub fn random(size: usize, view: &RandomView, seed: ViewSeed, index: usize) -> Self {
+    pub fn random(size: usize, view: &RandomView, seed: ViewSeed, of: Draw) -> Self {
         /// No operation.
         const NONE: i32 = 15;
-        let drawn = draw(size, view, seed, index);
+        let drawn = draw(size, view, seed, of.key);
         let (mut order, mut factors) = (0, [0.0; 4]);
-        for (place, operation) in drawn.colours.into_iter().enumerate() {
+        for (place, operation) in drawn.colours.operations.into_iter().enumerate() {
             let number = match operation {
                 None => NONE,
                 Some(operation) => {
@@ -75,8 +74,8 @@ impl ViewWords {
             order |= number << (4 * place);
         }
         let [picture, top, left, height, width] =
-            [index, drawn.crop.top, drawn.crop.left, drawn.crop.height, drawn.crop.width].map(|v| v as i32);
-        let (mirror, grey) = (drawn.mirror.into(), drawn.grey.into());
+            [of.index, drawn.crop.top, drawn.crop.left, drawn.crop.height, drawn.crop.width].map(|v| v as i32);
+        let (mirror, grey) = (drawn.mirror.into(), drawn.colours.grey.into());
         Self { picture, top, left, height, width, mirror, grey, order, factors, standard: 0, reserved: [0; 3] }
     }
 }
@@ -181,20 +180,20 @@ impl Engine {
         self.machine().views(&self.pictures, &words, views.len(), self.colours, to, row)
     }
 
-    fn random(&self, job: &Job, view: &RandomView, number: u64) -> Vec<ViewWords> {
-        let seed = ViewSeed { seed: self.config.seed, epoch: job.epoch as u64, view: number };
+    fn random(&self, job: &Job, view: &RandomView, slot: Slot) -> Vec<ViewWords> {
+        let seed = ViewSeed { seed: self.config.seed, epoch: job.epoch as u64, view: slot as u64 };
         let size = self.size;
-        job.indices.par_iter().map(|&index| ViewWords::random(size, view, seed, index)).collect()
+        job.draws.par_iter().map(|&draw| ViewWords::random(size, view, seed, draw)).collect()
     }
 
     fn batch(&self, job: &Job) -> Result<Batch> {
-        let count = job.indices.len();
+        let count = job.draws.len();
         let machine = self.machine();
         let side = self.size;
         let views = machine.map([self.method.rows(count, job.epoch), side, side, PACK])?;
         let explain = self.method.explains(job.epoch);
-        let clean = || job.indices.iter().map(|&index| ViewWords::standard(index, false)).collect::<Vec<_>>();
-        let first = self.random(job, &self.config.views, FIRST);
+        let clean = || job.draws.iter().map(|draw| ViewWords::standard(draw.index, false)).collect::<Vec<_>>();
+        let first = self.random(job, &self.config.views, Slot::First);
         let mut standard = None;
         let mut mirror = None;
         match (self.method, explain) {
@@ -202,17 +201,17 @@ impl Engine {
             (Method::Contrast { .. }, explain) => {
                 match explain {
                     Some(e) if e.unmasked => self.render(&clean(), &views, 0)?,
-                    _ => self.render(&self.random(job, &self.config.views, SECOND), &views, 0)?,
+                    _ => self.render(&self.random(job, &self.config.views, Slot::Second), &views, 0)?,
                 }
                 self.render(&first, &views, count)?;
                 if let Some(explain) = explain.filter(|e| !e.unmasked) {
                     let map = machine.map([count, side, side, PACK])?;
                     self.render(&clean(), &map, 0)?;
                     standard = Some(map);
-                    let drawn = |&index: &usize| {
-                        u8::from(stream(self.config.seed, Purpose::MaskedFlip, job.epoch, index).random_bool(0.5))
+                    let drawn = |draw: &Draw| {
+                        u8::from(stream(self.config.seed, Purpose::MaskedFlip, job.epoch, draw.key).random_bool(0.5))
                     };
-                    let flips = || job.indices.iter().map(drawn).collect::<Vec<_>>();
+                    let flips = || job.draws.iter().map(drawn).collect::<Vec<_>>();
                     mirror = if explain.flip { Some(machine.pool.put(&flips())?) } else { None };
                 }
             }
@@ -221,7 +220,7 @@ impl Engine {
     }
 
     fn labels_of(&self, job: &Job) -> Result<Block> {
-        self.machine().pool.put(&job.indices.iter().map(|&index| self.labels[index]).collect::<Vec<_>>())
+        self.machine().pool.put(&job.draws.iter().map(|draw| self.labels[draw.index]).collect::<Vec<_>>())
     }
 
     fn sgd(&self, rate: f64) -> SgdStep {
@@ -258,9 +257,9 @@ impl Accelerator for Engine {
 
     fn classifier_step(&mut self, job: &Job) -> Result<Vec<Outcome>> {
         let (graph, machine) = (&self.walker.graph, self.machine());
-        let count = job.indices.len();
+        let count = job.draws.len();
         let views = machine.map([count, self.size, self.size, PACK])?;
-        self.render(&self.random(job, &self.config.classifier_views, CLASSIFIER), &views, 0)?;
+        self.render(&self.random(job, &self.config.classifier_views, Slot::Classifier), &views, 0)?;
         let labels = self.labels_of(job)?;
         let fetch = [graph.pooled, graph.logits];
         let wanted = Pass { mode: NormMode::Eval, fetch: &fetch, weights: None, backward: false };

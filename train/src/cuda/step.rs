@@ -8,11 +8,10 @@
 use super::kernels::{Map, Matrix, Sgd, Weights};
 use super::memory::Block;
 use super::walk::{Pass, Walker, Wanted};
-use crate::config::TrainConfig;
+use crate::config::{RecipeName, TrainConfig};
 use crate::explain::{CamLayer, ExplainConfig, Fill, MaskRule, Target};
 use crate::loss::{Background, SupCon};
 use crate::network::{NodeId, NormMode};
-use crate::recipe::RecipeName;
 use crate::{Error, Result};
 use std::ops::Range;
 
@@ -56,22 +55,22 @@ impl Method {
             let reason = format!("{what} does not run on the graphics card yet; train with --device cpu");
             Err(Error::Setting { name: name.into(), reason })
         };
-        let explains = match config.recipe {
+        let (explains, unmasked) = match config.recipe {
             RecipeName::CrossEntropy => return Ok(Self::CrossEntropy),
-            RecipeName::Supcon => false,
-            RecipeName::Excon | RecipeName::ExconB => true,
-            #[allow(unreachable_patterns)] // the next recipe begins here, refused until it is written
+            RecipeName::Supcon | RecipeName::SupconTwoStage => (false, false),
+            RecipeName::Excon | RecipeName::ExconB => (true, config.view1_unmasked),
+            RecipeName::Control => (true, true),
             other => return refuse("recipe", other.as_str()),
         };
         config.explain.check()?;
-        if explains && !config.view1_unmasked && config.explain.cam_layer == CamLayer::Paper {
+        if explains && !unmasked && config.explain.cam_layer == CamLayer::Paper {
             return refuse("explain.cam_layer", "Grad-CAM inside the network (`paper`)");
         }
         let explain = Explain {
             settings: config.explain,
             background: config.background,
             from_epoch: config.exp_epochs,
-            unmasked: config.view1_unmasked,
+            unmasked,
             flip: config.flip_on_masked,
             fill: if config.explain.fill == Fill::Mean { [0.0; 3] } else { black },
         };

@@ -253,6 +253,7 @@ fn common_folder(names: &[String]) -> String {
     };
     let top = format!("{top}/");
     let split = ["train/", "val/", "valid/", "validation/", "test/"].contains(&top.as_str());
-    let deeper = names.iter().any(|name| name.matches('/').count() > 1 || name.ends_with(".bin"));
+    let table = |name: &str| matches!(name.strip_prefix(&top), Some("labels.csv" | "pairs.csv"));
+    let deeper = names.iter().any(|name| name.matches('/').count() > 1 || name.ends_with(".bin") || table(name));
     if !split && deeper && names.iter().all(|name| name.starts_with(&top)) { top } else { String::new() }
 }

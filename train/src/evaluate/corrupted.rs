@@ -142,7 +142,7 @@ mod tests {
         let rgb = (0..n * 32 * 32 * 3).map(|i| (i % 97) as u8 + rng.random_range(0..150u8)).collect();
         let labels = (0..n).map(|i| i % 10).collect();
         let names = (0..n).map(|i| i.to_string()).collect();
-        (Split { size: 32, rgb, labels, names }, Preprocess { size: 32, mean: [0.5; 3], std: [0.25; 3] })
+        (Split { size: 32, rgb, labels, names, sets: vec![] }, Preprocess { size: 32, mean: [0.5; 3], std: [0.25; 3] })
     }
 
     #[test]

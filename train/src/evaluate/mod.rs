@@ -7,12 +7,18 @@ mod attack;
 mod corrupted;
 mod engine;
 mod interval;
+mod logistic;
+mod multi_label;
+mod probe;
 pub mod refit;
 
 pub use attack::{Attack, Attacked, attacked};
 pub use corrupted::{Cell, Corrupted, Means, SEVERITIES, corrupted};
 pub use engine::NetworkEngine;
 pub use interval::{Intervals, RESAMPLES};
+pub(crate) use multi_label::exact_matches;
+pub use multi_label::{LabelFigures, LabelPrecision, average_precision, evaluate_labels};
+pub use probe::{NEIGHBOURS, Probe, probe};
 
 use crate::augment::{View, ViewSeed, render};
 use crate::dataset::{Dataset, Split};
@@ -136,26 +142,44 @@ fn planar(split: &Split, indices: &[usize], preprocess: &Preprocess) -> Vec<f32>
     images
 }
 
-/// Accuracy and mean negative log-likelihood of the trainer's own network on a split, in eval mode.
-pub(crate) fn validate(network: &Network, data: &Dataset, split: &Split) -> Result<(f64, f64)> {
-    let mut all = vec![];
-    for indices in (0..split.len()).collect::<Vec<_>>().chunks(BATCH) {
-        let images = standard(split, indices, data)?;
-        let logits = network.infer(&images, NormMode::Eval, &[network.graph().logits])?.remove(0);
-        all.extend(logits.flatten_all()?.to_vec1::<f32>()?);
-    }
-    Ok(accuracy_and_nll(&all, &split.labels))
+/// Figures of the trainer's own network on a split.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Validation {
+    /// Accuracy, 0..1; of whole sets where pictures have sets of labels.
+    pub accuracy: f64,
+    /// Mean negative log-likelihood, nats; of single labels where pictures have sets of them.
+    pub nll: f64,
+    /// Mean average precision, where pictures have sets of labels.
+    pub map: Option<f64>,
 }
 
-/// Accuracy and mean negative log-likelihood of logits, a row for each of at least one label.
-pub(crate) fn accuracy_and_nll(logits: &[f32], labels: &[usize]) -> (f64, f64) {
-    let (mut hits, mut nll) = (0usize, 0f64);
-    for (row, &label) in logits.chunks_exact(logits.len() / labels.len()).zip(labels) {
-        hits += usize::from(excon_edge::probability::argmax(row) == label);
-        nll -= log_softmax(row, 1.0)[label];
+/// Figures of the trainer's own network on a split, in eval mode.
+pub(crate) fn validate(network: &Network, data: &Dataset, split: &Split) -> Result<Validation> {
+    let classes = data.labels.len();
+    let mut logits = Vec::with_capacity(split.len() * classes);
+    for indices in (0..split.len()).collect::<Vec<_>>().chunks(BATCH) {
+        let images = standard(split, indices, data)?;
+        let rows = network.infer(&images, NormMode::Eval, &[network.graph().logits])?.remove(0);
+        logits.extend(rows.flatten_all()?.to_vec1::<f32>()?);
     }
-    let n = labels.len() as f64;
-    (hits as f64 / n, nll / n)
+    Ok(Validation::of(&logits, data, split))
+}
+
+impl Validation {
+    /// Of logits, a row for each picture of the split, at least one.
+    pub fn of(logits: &[f32], data: &Dataset, split: &Split) -> Self {
+        if data.is_multi_label() {
+            let figures = LabelFigures::of(logits, &data.labels, &split.sets);
+            return Self { accuracy: figures.exact, nll: figures.nll, map: Some(figures.map) };
+        }
+        let (mut hits, mut nll) = (0usize, 0f64);
+        for (row, &label) in logits.chunks_exact(data.labels.len()).zip(&split.labels) {
+            hits += usize::from(excon_edge::probability::argmax(row) == label);
+            nll -= log_softmax(row, 1.0)[label];
+        }
+        let n = split.len() as f64;
+        Self { accuracy: hits as f64 / n, nll: nll / n, map: None }
+    }
 }
 
 /// Clean, normalised pictures, N × H × W × 3.

@@ -11,7 +11,7 @@ fn split() -> (Split, Preprocess) {
     let f = tensors("network/batch");
     let bytes = f["image_u8"].permute((0, 2, 3, 1)).unwrap().flatten_all().unwrap().to_vec1().unwrap();
     let names = (0..12).map(|i| format!("{i}")).collect();
-    let split = Split { size: 32, rgb: bytes, labels: whole(&f["label"]), names };
+    let split = Split { size: 32, rgb: bytes, labels: whole(&f["label"]), names, ..Split::default() };
     (split, Preprocess { size: 32, mean: [0.5071, 0.4867, 0.4408], std: [0.2675, 0.2565, 0.2761] })
 }
 

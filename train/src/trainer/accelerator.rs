@@ -9,21 +9,22 @@ use crate::config::{Device, TrainConfig};
 use crate::dataset::{Dataset, Split};
 use crate::network::Network;
 use crate::optimizer::Sgd;
+use crate::recipe::{Draw, Step};
 
 /// One step to make.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Job<'a> {
-    /// Positions of its pictures in train.
-    pub indices: &'a [usize],
+    /// Its pictures.
+    pub draws: &'a [Draw],
+    /// Pictures of the class-balanced branch, where the recipe has one.
+    pub balanced: &'a [Draw],
     /// From 1.
     pub epoch: usize,
-    /// From 0.
-    pub step: usize,
     /// Learning rate.
     pub rate: f64,
 }
 
-/// What one step came to; means over its pictures.
+/// What one step came to; means over its pictures. A step whose loss is no number may have moved nothing.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Outcome {
     /// Its pictures.
@@ -38,6 +39,21 @@ pub(crate) struct Outcome {
     pub classified: (usize, usize),
     /// Pictures that were masked, and how many of them the network still recognised.
     pub explained: (usize, usize),
+}
+
+impl Outcome {
+    /// Of a step on the CPU.
+    pub fn of(step: &Step, loss: f32, pictures: usize) -> Self {
+        let passing = |passes: &Vec<bool>| (passes.len(), passes.iter().filter(|p| **p).count());
+        Self {
+            pictures,
+            loss: f64::from(loss),
+            contrastive: step.contrastive,
+            cross_entropy: step.cross_entropy,
+            classified: step.classified,
+            explained: step.passes.as_ref().map_or((0, 0), passing),
+        }
+    }
 }
 
 /// What an accelerator begins with.

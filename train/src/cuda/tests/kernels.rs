@@ -10,6 +10,7 @@ use crate::kernel;
 use crate::loss::{Background, SupCon, cross_entropy};
 use crate::network::MOMENTUM;
 use crate::optimizer::{Sgd, SgdConfig};
+use crate::recipe::Draw;
 use candle_core::{Device as Cpu, Var};
 use excon_edge::saliency::{Map as Saliency, keep_above, keep_top};
 
@@ -318,7 +319,7 @@ fn supcon_matches_with_background() {
         let of_rows: Vec<f32> = order.iter().flat_map(|&r| rows[r * columns..(r + 1) * columns].to_vec()).collect();
         let projections = var(&of_rows, &[order.len(), columns]);
         let supcon = SupCon { temperature, base: 0.07 };
-        let loss = supcon.loss(&projections, &labels, treatment).unwrap().loss;
+        let loss = supcon.loss(&projections, &labels.repeat(2), treatment).unwrap().loss;
         let gradient = of(loss.backward().unwrap().get(&projections).unwrap());
         let mut want = vec![0f32; 3 * batch * columns];
         for (at, &row) in order.iter().enumerate() {
@@ -361,7 +362,7 @@ fn views_are_those_of_the_cpu() {
     let mut rng = rng(8);
     for size in [8usize, 33, 64] {
         let rgb: Vec<u8> = (0..5 * size * size * 3).map(|_| rng.random()).collect();
-        let split = Split { size, rgb, labels: vec![0; 5], names: vec![String::new(); 5] };
+        let split = Split { size, rgb, labels: vec![0; 5], names: vec![String::new(); 5], sets: vec![] };
         let (mean, std) = ([0.5, 0.4, 0.3], [0.2, 0.3, 0.25]);
         let strong = RandomView { scale: (0.01, 1.0), grayscale: 0.3, ..RandomView::contrastive() };
         let indices: Vec<usize> = (0..40).map(|i| i % 5).collect();
@@ -376,7 +377,7 @@ fn views_are_those_of_the_cpu() {
                 let pictures = machine.pool.put(&split.rgb).unwrap();
                 let words: Vec<ViewWords> = (0..8)
                     .flat_map(|v| (0..5).map(move |i| (v, i)))
-                    .map(|(v, i)| ViewWords::random(size, &strong, seed(v), i))
+                    .map(|(v, i)| ViewWords::random(size, &strong, seed(v), Draw { index: i, key: i }))
                     .collect();
                 let to = machine.map([42, size, size, PACK]).unwrap();
                 let words = machine.pool.put(&words).unwrap();

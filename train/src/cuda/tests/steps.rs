@@ -1,13 +1,14 @@
 //! One whole step of each method: against the independent vectors, and against the CPU's step for every switch.
 
 use super::*;
-use crate::config::{Mode, TrainConfig};
+use crate::config::{Mode, RecipeName, TrainConfig};
 use crate::cuda::step::{Batch, Method};
 use crate::cuda::walk::Walker;
+use crate::dataset::Dataset;
 use crate::explain::{ExplainConfig, ExplainerNorm, Fill, MaskRule, Target};
 use crate::golden::{self, channel_last, tensors, whole};
 use crate::loss::Background;
-use crate::recipe::{self, Purpose, RecipeName, stream};
+use crate::recipe::{self, Draw, Purpose, stream};
 use candle_core::DType;
 use std::collections::HashMap;
 
@@ -91,6 +92,9 @@ fn steps_match_the_independent_vectors() {
 fn every_switch_does_what_it_does_on_the_cpu() {
     let f = tensors("recipe/excon_step");
     let excon = pure(RecipeName::Excon);
+    let std = [0.5, 0.25, 0.4];
+    let mean = std::array::from_fn(|c| -BLACK[c] * std[c]);
+    let data = Dataset { mean, std, ..crate::trainer::tests::data() };
     let explain = |change: &dyn Fn(&mut ExplainConfig)| {
         let mut config = pure(RecipeName::Excon);
         change(&mut config.explain);
@@ -101,6 +105,7 @@ fn every_switch_does_what_it_does_on_the_cpu() {
         TrainConfig { joint: true, cross_entropy_weight: 0.5, ..pure(RecipeName::Supcon) },
         TrainConfig { joint: true, ..pure(RecipeName::ExconB) },
         TrainConfig { view1_unmasked: true, ..excon.clone() },
+        pure(RecipeName::Control),
         TrainConfig { flip_on_masked: true, ..excon.clone() },
         explain(&|e| e.explainer_bn = ExplainerNorm::Train),
         explain(&|e| e.explainer_bn = ExplainerNorm::TrainNoUpdate),
@@ -108,13 +113,14 @@ fn every_switch_does_what_it_does_on_the_cpu() {
         explain(&|e| (e.cam_relu, e.explain_target) = (true, Target::Pred)),
     ] {
         let network = golden::network();
-        let method = recipe::build(&config, BLACK).unwrap();
+        let mut method = recipe::build(&config, &data).unwrap();
         let labels = whole(&f["label"]);
         let batch = recipe::Batch {
             standard: Some(channel_last(&f["s"])),
             first: channel_last(&f["r"]),
             second: channel_last(&f["r1"]),
-            indices: (0..labels.len()).collect(),
+            draws: (0..labels.len()).map(|index| Draw { index, key: index }).collect(),
+            balanced: None,
             labels,
             seed: 7,
             epoch: 1,
@@ -129,7 +135,7 @@ fn every_switch_does_what_it_does_on_the_cpu() {
                 close(&[totals[1] / cpu.classified.0 as f32], &[entropy as f32], 1e-4, &title);
             }
             assert_eq!(totals[2] as usize, cpu.classified.1, "{title}");
-            let passing = cpu.explained.as_ref().map_or(0, |e| e.passes.iter().filter(|p| **p).count());
+            let passing = cpu.passes.as_ref().map_or(0, |passes| passes.iter().filter(|p| **p).count());
             assert_eq!(totals[3] as usize, passing, "{title}");
             let (gradients, state) = (walker.parameters.gradients().unwrap(), walker.parameters.state().unwrap());
             let mut compared = 0;
@@ -152,5 +158,7 @@ fn what_does_not_run_there_is_refused_by_name() {
     let paper = TrainConfig::defaults(RecipeName::Excon, Mode::Paper);
     let error = Method::of(&paper, BLACK).unwrap_err().to_string();
     assert!(error.contains("cam_layer") && error.contains("--device cpu"), "{error}");
+    let other = TrainConfig::defaults(RecipeName::Leoclr, Mode::Device);
+    assert!(Method::of(&other, BLACK).unwrap_err().to_string().contains("leoclr"));
     assert!(Method::of(&TrainConfig { view1_unmasked: true, ..paper }, BLACK).is_ok());
 }

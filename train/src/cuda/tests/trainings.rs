@@ -1,8 +1,7 @@
 //! Whole trainings through the trainer's own loop, a CPU in the graphics card's place where there is none.
 
 use crate::checkpoint::Run;
-use crate::config::{Device, Precision, TrainConfig};
-use crate::recipe::RecipeName;
+use crate::config::{Device, Precision, RecipeName, TrainConfig};
 use crate::trainer::tests::{config, data};
 use crate::trainer::{EpochRecord, Observer, Start, Trained, train, train_in};
 use std::collections::BTreeMap;

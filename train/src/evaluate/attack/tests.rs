@@ -91,7 +91,7 @@ fn attacked_splits_are_measured() {
     let bytes = tensors("network/batch")["image_u8"].permute((0, 2, 3, 1)).unwrap().flatten_all().unwrap();
     let (_, labels) = pictures();
     let names = (0..12).map(|i| i.to_string()).collect();
-    let split = Split { size: 32, rgb: bytes.to_vec1().unwrap(), labels, names };
+    let split = Split { size: 32, rgb: bytes.to_vec1().unwrap(), labels, names, sets: vec![] };
     let preprocess = Preprocess { size: 32, mean: MEAN, std: STD };
     let run = |attack, seed| attacked(&network, &split, &preprocess, 1.0, attack, seed).unwrap();
     // Right of 12, from the fixture's notes: FGSM 3, 1, 0, 0; PGD 0.
