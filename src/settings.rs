@@ -46,6 +46,12 @@ pub struct Flags {
     /// Seed of everything random; the same seed repeats a run exactly on one machine [default: 1]
     #[arg(long, value_name = "S", env = "EXCON_SEED", hide_env_values = true)]
     seed: Option<u32>,
+    /// Where the steps run: cpu or cuda, the first NVIDIA graphics card [default: cpu]
+    #[arg(long, value_name = "NAME", env = "EXCON_DEVICE", hide_env_values = true)]
+    device: Option<String>,
+    /// Precision on the graphics card: bf16, tf32 or f32 [default: bf16]
+    #[arg(long, value_name = "NAME", env = "EXCON_PRECISION", hide_env_values = true)]
+    precision: Option<String>,
     /// Side that pictures are resized to [default: the data set's own, else 64]
     #[arg(long, value_name = "PIXELS", env = "EXCON_IMAGE_SIZE", hide_env_values = true)]
     image_size: Option<u32>,
@@ -109,6 +115,8 @@ impl Flags {
         put("batch", whole(self.batch));
         put("learning_rate", self.lr.map(Value::Float));
         put("seed", whole(self.seed));
+        put("device", word(&self.device));
+        put("precision", word(&self.precision));
         put("image_size", whole(self.image_size));
         put("classes", whole(self.classes));
         put("validation", self.validation.map(Value::Float));

@@ -3,7 +3,7 @@
 use super::board::{Phase, Watched};
 use super::report::{Report, Side};
 use crate::terminal::{duration, percent};
-use crate::training::curves;
+use crate::training::{curves, network_name};
 use excon_convert::compare::Verdict;
 use excon_edge::Result;
 use excon_edge::image::Picture;
@@ -390,10 +390,6 @@ fn short(family: Family, weight: f64) -> String {
 
 fn caption<'a>(r: &'a Report, text: &'a str, samples: &'a str) -> Caption<'a> {
     Caption { text, samples, command: &r.command }
-}
-
-fn network_name(name: &str) -> String {
-    name.strip_prefix("resnet").map_or(name.into(), |depth| format!("ResNet-{depth}"))
 }
 
 /// Digits in groups of three.

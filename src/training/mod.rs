@@ -2,7 +2,7 @@
 
 mod page;
 
-pub use page::{curves, write_page};
+pub use page::{curves, network_name, write_page};
 
 use crate::failure::{Failure, INTERNAL, INTERRUPTED, Result};
 use crate::terminal::{self, Progress, percent, sparkline};

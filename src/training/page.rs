@@ -7,6 +7,7 @@ use excon_edge::page::{
     Caption, Column, KeyFigure, LineChart, Series, Unit, commands, document, figure, line_chart, pair, section, table,
     text,
 };
+use excon_train::config::TrainConfig;
 use excon_train::dataset::Dataset;
 use excon_train::trainer::{EpochRecord, Trained};
 use maud::{Markup, html};
@@ -37,6 +38,11 @@ pub fn curves(epochs: &[EpochRecord]) -> Markup {
     )
 }
 
+/// A network as people write it: `ResNet-8`.
+pub fn network_name(name: &str) -> String {
+    name.strip_prefix("resnet").map_or(name.into(), |depth| format!("ResNet-{depth}"))
+}
+
 /// Writes the page of a finished run beside its files.
 pub fn write_page(run: &Path, trained: &Trained, data: &Dataset, next: &[String]) -> Result<()> {
     let (m, config) = (&trained.manifest, &trained.manifest.config);
@@ -52,7 +58,8 @@ pub fn write_page(run: &Path, trained: &Trained, data: &Dataset, next: &[String]
         key("kept", format!("epoch {}", m.epoch), format!("of {}", config.epochs), false),
         key("time", duration(m.seconds), format!("{} pictures, {} classes", data.train.len(), m.labels.len()), false),
     ];
-    let command = format!("excon train --out {}", run.display());
+    let command =
+        format!("excon train --data {} --recipe {} … --out {}", config.data, config.recipe.as_str(), run.display());
     let samples = format!("{} training pictures", data.train.len());
     let words = match m.refit_l2 {
         Some(_) => "The linear head was refitted to convergence on frozen features after the last epoch.",
@@ -61,10 +68,10 @@ pub fn write_page(run: &Path, trained: &Trained, data: &Dataset, next: &[String]
     let charts = figure("", &curves(&trained.epochs), &Caption { text: words, samples: &samples, command: &command });
     let body = html! {
         (section("Training", "", &charts))
-        (section("Settings", "All of them; `excon train --config` takes the same keys.", &settings(config)))
+        (section("Settings", "All of them. A file for --config takes the same keys.", &settings(config)))
         (section("What to type next", "", &commands(next)))
     };
-    let lede = format!("{} trained by {} on {}.", config.network, config.title(), m.data);
+    let lede = format!("{} trained by the recipe {} on {}.", network_name(&config.network), config.title(), m.data);
     let digest = m.data_digest.get(..16).unwrap_or(&m.data_digest);
     let footer =
         format!("{}, seed {}, data digest {digest}. The same numbers as data: run.json, log.jsonl.", m.tool, m.seed);
@@ -73,22 +80,31 @@ pub fn write_page(run: &Path, trained: &Trained, data: &Dataset, next: &[String]
 }
 
 /// Key and value of every setting, nested keys with dots.
-fn settings(config: &excon_train::config::TrainConfig) -> Markup {
-    fn walk(prefix: &str, value: &toml::Value, rows: &mut Vec<Vec<Markup>>) {
-        match value {
-            toml::Value::Table(inner) => {
-                inner.iter().for_each(|(key, value)| {
-                    walk(&format!("{prefix}{}{key}", if prefix.is_empty() { "" } else { "." }), value, rows)
-                });
-            }
-            value => rows.push(vec![html! { code { (prefix) } }, text(value.to_string())]),
-        }
-    }
+fn settings(config: &TrainConfig) -> Markup {
     let mut rows = vec![];
-    if let Ok(value) = toml::Value::try_from(config) {
-        walk("", &value, &mut rows);
+    if let Ok(table) = toml::Table::try_from(config) {
+        flatten("", &table, &mut rows);
     }
     let half = rows.len().div_ceil(2);
     let columns = [Column::text("setting"), Column::text("value")];
     pair(&table(&columns, &rows[..half]), &table(&columns, &rows[half..]))
+}
+
+fn flatten(prefix: &str, settings: &toml::Table, rows: &mut Vec<Vec<Markup>>) {
+    for (key, value) in settings {
+        match value {
+            toml::Value::Table(inner) => flatten(&format!("{prefix}{key}."), inner, rows),
+            value => rows.push(vec![html! { code { (prefix) (key) } }, text(plain(value))]),
+        }
+    }
+}
+
+/// A value without the digits that only a wider float has.
+fn plain(value: &toml::Value) -> String {
+    match value {
+        toml::Value::String(word) => word.clone(),
+        toml::Value::Float(v) if f64::from(*v as f32) == *v => (*v as f32).to_string(),
+        toml::Value::Array(all) => all.iter().map(plain).collect::<Vec<_>>().join(", "),
+        other => other.to_string(),
+    }
 }

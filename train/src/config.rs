@@ -42,6 +42,30 @@ pub enum Select {
     Last,
 }
 
+/// Where a training's steps run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Device {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// The first NVIDIA graphics card; needs a build with the feature `cuda`.
+    Cuda,
+}
+
+/// Numbers of maps and of convolutions on the graphics card; master weights, sums and statistics are always `f32`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// `bf16` maps and weights.
+    #[default]
+    Bf16,
+    /// `f32` maps; convolutions and linear layers may round their inputs to TF32.
+    Tf32,
+    /// `f32` throughout.
+    F32,
+}
+
 /// Everything a run is made from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -74,6 +98,12 @@ pub struct TrainConfig {
     pub learning_rate: f64,
     /// Seed of everything random.
     pub seed: u64,
+    /// Where the steps run. No part of what the run is: it may be resumed elsewhere.
+    #[serde(default)]
+    pub device: Device,
+    /// Precision on the graphics card; of no effect on the processor.
+    #[serde(default)]
+    pub precision: Precision,
     /// Weights to start from: a run folder or a `.safetensors` file.
     pub init: Option<PathBuf>,
     /// The first so many stages (the stem is one) keep their weights.
@@ -151,6 +181,8 @@ impl TrainConfig {
             batch: if paper { 256 } else { 64 },
             learning_rate: if paper { 0.5 } else { 0.05 },
             seed: 1,
+            device: Device::Cpu,
+            precision: Precision::Bf16,
             init: None,
             freeze: 0,
             select: Select::Best,

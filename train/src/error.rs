@@ -73,6 +73,14 @@ pub enum Error {
         /// Where the last good checkpoint is, in words.
         kept: String,
     },
+    /// The graphics card cannot be used, or failed.
+    #[error("graphics card, {name}: {reason}")]
+    Device {
+        /// Library or part, such as `cuDNN`.
+        name: String,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
     /// An error of the tensor library.
     #[error("tensor operation: {0}")]
     Tensor(#[from] candle_core::Error),
@@ -90,6 +98,7 @@ impl Error {
             Self::Occupied { .. } => 73,
             Self::Interrupted { .. } => 130,
             Self::Diverged { .. } => 1,
+            Self::Device { .. } => 69,
             Self::Tensor(_) => 70,
             Self::Edge(e) => e.exit_code(),
         }

@@ -4,6 +4,8 @@ pub mod augment;
 pub mod checkpoint;
 pub mod config;
 pub mod corruption;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod dataset;
 mod error;
 pub mod evaluate;

@@ -4,6 +4,7 @@
 //! data, machine and thread count: all randomness is keyed by (seed, purpose, epoch, picture). So does one that was
 //! killed and resumed: it begins again after its last finished epoch.
 
+pub(crate) mod accelerator;
 mod order;
 
 use crate::augment::{View, ViewSeed, render_from};
@@ -14,8 +15,9 @@ use crate::evaluate::{self, refit};
 use crate::log::RunLog;
 use crate::network::{self, Network};
 use crate::optimizer::Sgd;
-use crate::recipe::{self, Batch, Draw, Purpose, Recipe, Sample, Slot, Step, Trains, stream};
+use crate::recipe::{self, Batch, Draw, Purpose, Recipe, Sample, Slot, Trains, stream};
 use crate::{Error, Result};
+use accelerator::{Accelerator, Job, Outcome, Wanted};
 use candle_core::{Device, Tensor};
 use excon_edge::image::Preprocess;
 use order::order;
@@ -251,13 +253,13 @@ fn run(
             return Err(Error::Interrupted { epoch: epoch + 1, step: 0 });
         }
     }
-    let Session { mut network, fit, .. } = session;
+    let Session { mut network, fit, mut accelerator, .. } = session;
     if let Some(state) = &best {
         network.load(state)?;
     }
     if config.refit_head {
         observer.refitting();
-        if let Some(fitted) = refit::refit_head(&mut network, data, &fit)? {
+        if let Some(fitted) = refit::refit_head(&mut network, data, &fit, &mut accelerator)? {
             manifest.refit_l2 = Some(fitted.l2);
             (manifest.validation_accuracy, manifest.validation_nll) = (fitted.accuracy, fitted.nll);
         }
@@ -285,6 +287,8 @@ struct Session<'a> {
     /// The run folder and its logs, where there is one.
     out: Option<PathBuf>,
     log: Option<RunLog>,
+    /// Makes the steps, where the CPU does not. After each epoch the numbers above are its own.
+    accelerator: Option<Box<dyn Accelerator>>,
 }
 
 impl<'a> Session<'a> {
@@ -321,7 +325,15 @@ impl<'a> Session<'a> {
         }
         let (fit, _) = split_validation(&data.validation, config.seed);
         let fit = if fit.is_empty() { data.validation.clone() } else { data.validation.subset(&fit) };
-        Ok(Self { config, data, recipe, network, encoder, classifier, fit, log: None, out: out.map(Path::to_path_buf) })
+        let accelerator = accelerator::open(&accelerator::Start {
+            config,
+            data,
+            network: &network,
+            encoder: &encoder,
+            classifier: classifier.as_ref(),
+        })?;
+        let out = out.map(Path::to_path_buf);
+        Ok(Self { config, data, recipe, network, encoder, classifier, fit, log: None, out, accelerator })
     }
 
     fn manifest(&self) -> RunManifest {
@@ -438,26 +450,17 @@ impl<'a> Session<'a> {
         let steps = order.len().div_ceil(config.batch);
         let mut sums = Sums::default();
         let encoded = if trains.encoder() { &order[..] } else { &[] };
+        let told = Told { epoch, order: encoded, steps: true };
         for (step, draws) in encoded.chunks(config.batch).enumerate() {
             let from = (step * config.batch).min(balanced.len());
-            let batch = self.batch(draws, &balanced[from..(from + draws.len()).min(balanced.len())], epoch)?;
-            let outcome = self.recipe.step(&self.network, &batch)?;
-            let loss = outcome.loss.to_scalar::<f32>()?;
-            if !loss.is_finite() {
-                return Err(self.diverged(epoch, step + 1, loss, draws));
-            }
-            let learning_rate = self.rate(epoch, step, steps);
-            self.encoder.step(&outcome.loss.backward()?, learning_rate)?;
-            self.recipe.follow(&self.network)?;
-            sums.add(&outcome, f64::from(loss), draws.len());
-            let loss = f64::from(loss);
-            self.tell(&StepRecord { epoch, step: step + 1, steps, loss, learning_rate }, observer)?;
-            if observer.stop() {
-                return Err(Error::Interrupted { epoch, step: step + 1 });
-            }
+            let balanced = &balanced[from..(from + draws.len()).min(balanced.len())];
+            let outcomes = self.step(&Job { draws, balanced, epoch, rate: self.rate(epoch, step, steps) })?;
+            self.hear(outcomes, &mut sums, &told, observer)?;
         }
+        let outcomes = self.finish()?;
+        self.hear(outcomes, &mut sums, &told, observer)?;
         let own = if trains.own_pass() { self.classifier_epoch(epoch, &order, observer)? } else { None };
-        let on_fit = evaluate::validate(&self.network, self.data, &self.fit)?;
+        let on_fit = self.validate()?;
         if !on_fit.nll.is_finite() {
             let last = order.chunks(config.batch).last().unwrap_or(&[]);
             return Err(self.diverged(epoch, steps, on_fit.nll as f32, last));
@@ -467,10 +470,10 @@ impl<'a> Session<'a> {
             epoch,
             epochs: config.epochs,
             learning_rate: self.rate(epoch, steps - 1, steps),
-            loss: if trains.encoder() { sums.loss / n } else { own.map_or(0.0, |(loss, _)| loss) },
+            loss: if trains.encoder() { sums.loss / n } else { own.as_ref().map_or(0.0, |own| own.loss / n) },
             contrastive: sums.contrastive.map(|v| v / n),
-            cross_entropy: sums.cross_entropy.map(|v| v / n).or(own.map(|(loss, _)| loss)),
-            train_accuracy: share(sums.classified).or(own.map(|(_, accuracy)| accuracy)),
+            cross_entropy: sums.cross_entropy.map(|v| v / n).or(own.as_ref().map(|own| own.loss / n)),
+            train_accuracy: share(sums.classified).or(own.and_then(|own| share(own.classified))),
             passing: share(sums.explained),
             validation_accuracy: on_fit.accuracy,
             validation_nll: on_fit.nll,
@@ -480,48 +483,115 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// The classifier's own pass over train on frozen features: mean loss and accuracy, or `None` when it is joint.
-    fn classifier_epoch(
+    /// Sums up what steps came to, tells of them, and stops where the loss is no number or the observer says so. Outcomes
+    /// of an accelerator's steps come later than the steps, in their order.
+    fn hear(
         &mut self,
-        epoch: usize,
-        order: &[Draw],
+        outcomes: Vec<Outcome>,
+        sums: &mut Sums,
+        told: &Told,
         observer: &mut dyn Observer,
-    ) -> Result<Option<(f64, f64)>> {
-        let Some(mut sgd) = self.classifier.take() else { return Ok(None) };
-        let config = self.config;
-        let steps = order.len().div_ceil(config.batch);
-        let view = View::Random(config.classifier_views.clone());
-        let (mut total, mut hits) = (0.0, 0);
-        let alone = !self.recipe.trains(epoch).encoder();
-        for (step, draws) in order.chunks(config.batch).enumerate() {
-            let images = self.view(draws, &view, epoch, Slot::Classifier)?;
-            let labels: Vec<usize> = draws.iter().map(|d| self.data.train.labels[d.index]).collect();
-            let (loss, right) = recipe::frozen_classifier_step(&self.network, &images, &labels)?;
-            let value = loss.to_scalar::<f32>()?;
-            if !value.is_finite() {
-                return Err(self.diverged(epoch, step + 1, value, draws));
+    ) -> Result<()> {
+        let Told { epoch, order, .. } = *told;
+        let steps = order.len().div_ceil(self.config.batch);
+        for outcome in outcomes {
+            let step = sums.steps;
+            if !outcome.loss.is_finite() {
+                let draws = order.chunks(self.config.batch).nth(step).unwrap_or(&[]);
+                return Err(self.diverged(epoch, step + 1, outcome.loss as f32, draws));
             }
-            let learning_rate = self.rate(epoch, step, steps);
-            sgd.step(&loss.backward()?, learning_rate)?;
-            total += f64::from(value) * draws.len() as f64;
-            hits += right;
-            if alone {
-                let loss = f64::from(value);
-                self.tell(&StepRecord { epoch, step: step + 1, steps, loss, learning_rate }, observer)?;
+            sums.add(&outcome);
+            if told.steps {
+                let learning_rate = self.rate(epoch, step, steps);
+                let record = StepRecord { epoch, step: step + 1, steps, loss: outcome.loss, learning_rate };
+                self.tell(&record, observer)?;
             }
             if observer.stop() {
-                return Err(Error::Interrupted { epoch, step: if alone { step + 1 } else { steps } });
+                return Err(Error::Interrupted { epoch, step: if told.steps { step + 1 } else { steps } });
             }
         }
-        self.classifier = Some(sgd);
-        let n = order.len() as f64;
-        Ok(Some((total / n, hits as f64 / n)))
+        Ok(())
+    }
+
+    /// A step of the encoder, or what an accelerator tells of earlier ones when it is asked for this one.
+    fn step(&mut self, job: &Job) -> Result<Vec<Outcome>> {
+        if let Some(accelerator) = &mut self.accelerator {
+            return accelerator.step(job);
+        }
+        let batch = self.batch(job.draws, job.balanced, job.epoch)?;
+        let outcome = self.recipe.step(&self.network, &batch)?;
+        let loss = outcome.loss.to_scalar::<f32>()?;
+        if loss.is_finite() {
+            self.encoder.step(&outcome.loss.backward()?, job.rate)?;
+            self.recipe.follow(&self.network)?;
+        }
+        Ok(vec![Outcome::of(&outcome, loss, job.draws.len())])
+    }
+
+    /// As [`Self::step`], of the classifier alone, on frozen features.
+    fn classifier_step(&mut self, job: &Job) -> Result<Vec<Outcome>> {
+        if let Some(accelerator) = &mut self.accelerator {
+            return accelerator.classifier_step(job);
+        }
+        let view = View::Random(self.config.classifier_views.clone());
+        let images = self.view(job.draws, &view, job.epoch, Slot::Classifier)?;
+        let labels: Vec<usize> = job.draws.iter().map(|d| self.data.train.labels[d.index]).collect();
+        let (loss, right) = recipe::frozen_classifier_step(&self.network, &images, &labels)?;
+        let value = loss.to_scalar::<f32>()?;
+        if let (true, Some(sgd)) = (value.is_finite(), &mut self.classifier) {
+            sgd.step(&loss.backward()?, job.rate)?;
+        }
+        let (pictures, loss) = (labels.len(), f64::from(value));
+        Ok(vec![Outcome { pictures, loss, classified: (pictures, right), ..Outcome::default() }])
+    }
+
+    /// The outcomes that an accelerator has not told yet.
+    fn finish(&mut self) -> Result<Vec<Outcome>> {
+        self.accelerator.as_mut().map_or(Ok(vec![]), |accelerator| accelerator.finish())
+    }
+
+    /// Figures on the fit half of validation. Brings an accelerator's numbers home.
+    fn validate(&mut self) -> Result<evaluate::Validation> {
+        let Some(accelerator) = &mut self.accelerator else {
+            return evaluate::validate(&self.network, self.data, &self.fit);
+        };
+        accelerator.store(&mut self.network, &mut self.encoder, self.classifier.as_mut())?;
+        let logits = accelerator.infer(&self.fit, false, Wanted::Logits)?;
+        Ok(evaluate::Validation::of(&logits, self.data, &self.fit))
+    }
+
+    /// The classifier's own pass over train on frozen features, or `None` when it is joint.
+    fn classifier_epoch(&mut self, epoch: usize, order: &[Draw], observer: &mut dyn Observer) -> Result<Option<Sums>> {
+        if self.classifier.is_none() {
+            return Ok(None);
+        }
+        let config = self.config;
+        let steps = order.len().div_ceil(config.batch);
+        let mut sums = Sums::default();
+        let told = Told { epoch, order, steps: !self.recipe.trains(epoch).encoder() };
+        for (step, draws) in order.chunks(config.batch).enumerate() {
+            let job = Job { draws, balanced: &[], epoch, rate: self.rate(epoch, step, steps) };
+            let outcomes = self.classifier_step(&job)?;
+            self.hear(outcomes, &mut sums, &told, observer)?;
+        }
+        let outcomes = self.finish()?;
+        self.hear(outcomes, &mut sums, &told, observer)?;
+        Ok(Some(sums))
     }
 }
 
-/// Sums over the steps of an epoch, weighted by pictures.
+/// A pass over train whose steps are heard of.
+struct Told<'a> {
+    epoch: usize,
+    order: &'a [Draw],
+    /// Whether each step is told of, and not only the pass.
+    steps: bool,
+}
+
+/// Sums over the steps of a pass, weighted by pictures.
 #[derive(Default)]
 struct Sums {
+    steps: usize,
     loss: f64,
     contrastive: Option<f64>,
     cross_entropy: Option<f64>,
@@ -530,17 +600,16 @@ struct Sums {
 }
 
 impl Sums {
-    fn add(&mut self, step: &Step, loss: f64, pictures: usize) {
-        let weighted =
-            |sum: Option<f64>, part: Option<f64>| part.map(|p| sum.unwrap_or(0.0) + p * pictures as f64).or(sum);
-        self.loss += loss * pictures as f64;
+    fn add(&mut self, step: &Outcome) {
+        let pictures = step.pictures as f64;
+        let weighted = |sum: Option<f64>, part: Option<f64>| part.map(|p| sum.unwrap_or(0.0) + p * pictures).or(sum);
+        let both = |a: (usize, usize), b: (usize, usize)| (a.0 + b.0, a.1 + b.1);
+        self.steps += 1;
+        self.loss += step.loss * pictures;
         self.contrastive = weighted(self.contrastive, step.contrastive);
         self.cross_entropy = weighted(self.cross_entropy, step.cross_entropy);
-        self.classified = (self.classified.0 + step.classified.0, self.classified.1 + step.classified.1);
-        if let Some(passes) = &step.passes {
-            let passing = passes.iter().filter(|p| **p).count();
-            self.explained = (self.explained.0 + passes.len(), self.explained.1 + passing);
-        }
+        self.classified = both(self.classified, step.classified);
+        self.explained = both(self.explained, step.explained);
     }
 }
 
@@ -551,4 +620,4 @@ fn share((all, hits): (usize, usize)) -> Option<f64> {
 #[cfg(test)]
 mod resume_tests;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -206,17 +206,57 @@ struct Scratch {
 
 /// A rectangle of a picture, pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Crop {
-    top: usize,
-    left: usize,
-    height: usize,
-    width: usize,
+pub(crate) struct Crop {
+    pub top: usize,
+    pub left: usize,
+    pub height: usize,
+    pub width: usize,
+}
+
+/// What is random about one view of a picture.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Drawn {
+    pub crop: Crop,
+    pub mirror: bool,
+    pub colours: Colours,
+}
+
+/// Changes of colour.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Colours {
+    /// In their order, those without strength left out.
+    pub operations: [Option<Operation>; 4],
+    /// Whether the view loses its colour at the end.
+    pub grey: bool,
+}
+
+/// A colour operation and its factor; the hue's is in turns.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Operation {
+    Brightness(f32),
+    Contrast(f32),
+    Saturation(f32),
+    Hue(f32),
+}
+
+/// Draws a random view as [`render_from`] does, without rendering it.
+#[cfg(feature = "cuda")]
+pub(crate) fn draw(size: usize, view: &RandomView, seed: ViewSeed, key: usize) -> Drawn {
+    Drawn::new(size, view, &mut seed.generator(key))
+}
+
+impl Drawn {
+    fn new(size: usize, view: &RandomView, rng: &mut ChaCha8Rng) -> Self {
+        let (crop, mirror) = draw_place(size, view, rng);
+        Self { crop, mirror, colours: draw_colours(view, rng) }
+    }
 }
 
 /// Draws and renders one random view of a square picture into `scratch.planes`.
 fn random_view(rgb: &[u8], size: usize, view: &RandomView, rng: &mut ChaCha8Rng, scratch: &mut Scratch) {
-    random_crop(rgb, size, view, size, rng, scratch);
-    change_colours(&mut scratch.planes, view, rng);
+    let drawn = Drawn::new(size, view, rng);
+    resized_crop(rgb, size, drawn.crop, drawn.mirror, size, scratch);
+    change_colours(&mut scratch.planes, &drawn.colours);
 }
 
 /// Draws and renders `grid × grid` crops side by side into `scratch.planes`. Where the side is no multiple of the grid,
@@ -225,7 +265,8 @@ fn composed_view(rgb: &[u8], size: usize, view: &RandomView, grid: usize, rng: &
     let side = size.div_ceil(grid);
     scratch.canvas.resize(3 * size * size, 0.0);
     for (top, left) in (0..size).step_by(side).flat_map(|top| (0..size).step_by(side).map(move |left| (top, left))) {
-        random_crop(rgb, size, view, side, rng, scratch);
+        let (crop, mirror) = draw_place(size, view, rng);
+        resized_crop(rgb, size, crop, mirror, side, scratch);
         let width = side.min(size - left);
         for (cell, plane) in scratch.planes.chunks_exact(side * side).zip(scratch.canvas.chunks_exact_mut(size * size))
         {
@@ -236,25 +277,33 @@ fn composed_view(rgb: &[u8], size: usize, view: &RandomView, grid: usize, rng: &
         }
     }
     std::mem::swap(&mut scratch.planes, &mut scratch.canvas);
-    change_colours(&mut scratch.planes, view, rng);
+    change_colours(&mut scratch.planes, &draw_colours(view, rng));
 }
 
-/// Draws a crop and whether it is mirrored, and renders it `to × to` into `scratch.planes`.
-fn random_crop(rgb: &[u8], size: usize, view: &RandomView, to: usize, rng: &mut ChaCha8Rng, scratch: &mut Scratch) {
+/// Draws a crop and whether it is mirrored.
+fn draw_place(size: usize, view: &RandomView, rng: &mut ChaCha8Rng) -> (Crop, bool) {
     let crop = draw_crop(size, view, rng);
-    let mirror = rng.random::<f32>() < view.flip;
-    resized_crop(rgb, size, crop, mirror, to, scratch);
+    (crop, rng.random::<f32>() < view.flip)
 }
 
-/// Draws and applies colour jitter and greyscale.
-fn change_colours(values: &mut [f32], view: &RandomView, rng: &mut ChaCha8Rng) {
+/// Draws colour jitter and greyscale.
+fn draw_colours(view: &RandomView, rng: &mut ChaCha8Rng) -> Colours {
+    let jitter = view.jitter.as_ref().filter(|jitter| rng.random::<f32>() < jitter.probability);
+    let operations = jitter.map_or([None; 4], |jitter| draw_jitter(jitter, rng));
+    Colours { operations, grey: rng.random::<f32>() < view.grayscale }
+}
+
+fn change_colours(values: &mut [f32], colours: &Colours) {
     let mut planes = Planes::of(values);
-    if let Some(jitter) = &view.jitter
-        && rng.random::<f32>() < jitter.probability
-    {
-        apply_jitter(&mut planes, jitter, rng);
+    for operation in colours.operations.into_iter().flatten() {
+        match operation {
+            Operation::Brightness(factor) => planes.brightness(factor),
+            Operation::Contrast(factor) => planes.contrast(factor),
+            Operation::Saturation(factor) => planes.saturation(factor),
+            Operation::Hue(turn) => planes.hue(turn),
+        }
     }
-    if rng.random::<f32>() < view.grayscale {
+    if colours.grey {
         planes.grey();
     }
 }
@@ -359,7 +408,7 @@ fn blend_rows(y: &Taps, o: usize, rows: &[f32], out: &mut [f32]) {
 }
 
 /// The four colour operations in random order, each with its own random strength.
-fn apply_jitter(planes: &mut Planes, jitter: &Jitter, rng: &mut ChaCha8Rng) {
+fn draw_jitter(jitter: &Jitter, rng: &mut ChaCha8Rng) -> [Option<Operation>; 4] {
     let mut order = [0, 1, 2, 3];
     for last in (1..4).rev() {
         order.swap(last, rng.random_range(0..=last as u32) as usize);
@@ -368,15 +417,13 @@ fn apply_jitter(planes: &mut Planes, jitter: &Jitter, rng: &mut ChaCha8Rng) {
     let (brightness, contrast, saturation) =
         (factor(jitter.brightness), factor(jitter.contrast), factor(jitter.saturation));
     let turn = uniform(rng, -jitter.hue, jitter.hue);
-    for operation in order {
-        match operation {
-            0 if jitter.brightness > 0.0 => planes.brightness(brightness),
-            1 if jitter.contrast > 0.0 => planes.contrast(contrast),
-            2 if jitter.saturation > 0.0 => planes.saturation(saturation),
-            3 if jitter.hue > 0.0 => planes.hue(turn),
-            _ => {}
-        }
-    }
+    let operation = |number| match number {
+        0 => (jitter.brightness > 0.0).then_some(Operation::Brightness(brightness)),
+        1 => (jitter.contrast > 0.0).then_some(Operation::Contrast(contrast)),
+        2 => (jitter.saturation > 0.0).then_some(Operation::Saturation(saturation)),
+        _ => (jitter.hue > 0.0).then_some(Operation::Hue(turn)),
+    };
+    order.map(operation)
 }
 
 /// Planar 0..1 to interleaved normalised values.

@@ -146,9 +146,11 @@ impl Last {
     }
 }
 
-/// Whether `config` on `data` is the run with these settings and this digest.
+/// Whether `config` on `data` is the run with these settings and this digest. Where the data lie and which device trains
+/// may differ.
 pub(crate) fn same(of: &TrainConfig, data_digest: &str, config: &TrainConfig, data: &Dataset) -> Result<()> {
-    let moved = TrainConfig { data: config.data.clone(), ..of.clone() };
+    let TrainConfig { device, precision, .. } = *config;
+    let moved = TrainConfig { data: config.data.clone(), device, precision, ..of.clone() };
     if let Some((name, was, is)) = moved.difference(config) {
         let reason =
             format!("the run was begun with {was}, now it is {is}. Resume with the settings it was begun with");

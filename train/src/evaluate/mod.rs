@@ -212,17 +212,24 @@ pub(crate) fn validate(network: &Network, data: &Dataset, split: &Split) -> Resu
         let rows = network.infer(&images, NormMode::Eval, &[network.graph().logits])?.remove(0);
         logits.extend(rows.flatten_all()?.to_vec1::<f32>()?);
     }
-    if data.is_multi_label() {
-        let figures = LabelFigures::of(&logits, &data.labels, &split.sets);
-        return Ok(Validation { accuracy: figures.exact, nll: figures.nll, map: Some(figures.map) });
+    Ok(Validation::of(&logits, data, split))
+}
+
+impl Validation {
+    /// Of logits, a row for each picture of the split, at least one.
+    pub fn of(logits: &[f32], data: &Dataset, split: &Split) -> Self {
+        if data.is_multi_label() {
+            let figures = LabelFigures::of(logits, &data.labels, &split.sets);
+            return Self { accuracy: figures.exact, nll: figures.nll, map: Some(figures.map) };
+        }
+        let (mut hits, mut nll) = (0usize, 0f64);
+        for (row, &label) in logits.chunks_exact(data.labels.len()).zip(&split.labels) {
+            hits += usize::from(argmax(row) == label);
+            nll -= log_softmax(row, 1.0)[label];
+        }
+        let n = split.len() as f64;
+        Self { accuracy: hits as f64 / n, nll: nll / n, map: None }
     }
-    let (mut hits, mut nll) = (0usize, 0f64);
-    for (row, &label) in logits.chunks_exact(classes).zip(&split.labels) {
-        hits += usize::from(argmax(row) == label);
-        nll -= log_softmax(row, 1.0)[label];
-    }
-    let n = split.len() as f64;
-    Ok(Validation { accuracy: hits as f64 / n, nll: nll / n, map: None })
 }
 
 /// Clean, normalised pictures, N × H × W × 3.

@@ -29,7 +29,7 @@ pub enum ExplainerNorm {
 }
 
 impl ExplainerNorm {
-    fn mode(self) -> NormMode {
+    pub(crate) fn mode(self) -> NormMode {
         match self {
             Self::Train => NormMode::Train,
             Self::TrainNoUpdate => NormMode::Batch,

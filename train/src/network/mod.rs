@@ -15,3 +15,5 @@ pub use architecture::{NAMES, Stem, build, last_convolution};
 pub use graph::{Graph, Node, NodeId, Op};
 pub use parameters::Network;
 pub use walk::NormMode;
+#[cfg(feature = "cuda")]
+pub(crate) use walk::{MOMENTUM, Plan, Step};

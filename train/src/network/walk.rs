@@ -15,7 +15,7 @@ use excon_edge::kernel::Clip;
 use std::sync::PoisonError;
 
 /// Share of the new batch in the running statistics.
-const MOMENTUM: f32 = 0.1;
+pub(crate) const MOMENTUM: f32 = 0.1;
 
 /// Which statistics batch norm uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub enum NormMode {
 
 /// What is done at a node.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Step {
+pub(crate) enum Step {
     /// Nothing: not needed.
     Skip,
     /// Nothing here: a later node's chain includes it.
@@ -50,14 +50,14 @@ struct Region {
 }
 
 /// Steps per node, and the node after which each result can be dropped.
-struct Plan {
-    steps: Vec<Step>,
-    last_use: Vec<NodeId>,
+pub(crate) struct Plan {
+    pub steps: Vec<Step>,
+    pub last_use: Vec<NodeId>,
 }
 
 impl Plan {
     /// `kept` results must exist by themselves: they are asked for, or gradients are taken there.
-    fn new(graph: &Graph, fetch: &[NodeId], leaf: Option<NodeId>) -> Self {
+    pub fn new(graph: &Graph, fetch: &[NodeId], leaf: Option<NodeId>) -> Self {
         let count = graph.nodes.len();
         let mut kept = vec![false; count];
         let mut uses = vec![0; count];

@@ -31,7 +31,7 @@ fn split(n: usize, purpose: usize) -> Split {
     Split { size, rgb, labels, names, ..Split::default() }
 }
 
-pub(super) fn data() -> Dataset {
+pub(crate) fn data() -> Dataset {
     Dataset {
         name: "squares".into(),
         labels: ["red", "green", "blue"].map(String::from).to_vec(),
@@ -45,7 +45,7 @@ pub(super) fn data() -> Dataset {
     }
 }
 
-pub(super) fn config(recipe: RecipeName) -> TrainConfig {
+pub(crate) fn config(recipe: RecipeName) -> TrainConfig {
     let mut config = TrainConfig::defaults(recipe, Mode::Device);
     config.views = crate::augment::RandomView { scale: (0.6, 1.0), ..crate::augment::RandomView::crop_and_flip() };
     TrainConfig { epochs: 3, batch: 16, learning_rate: 0.05, stem: Stem::Stride2, ..config }
