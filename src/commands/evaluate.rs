@@ -1,5 +1,6 @@
 //! `excon evaluate`: what a run or a bundle is worth on a data set.
 
+use super::multi_label;
 use super::robustness::{self, with_interval};
 use crate::failure::{Failure, Result};
 use crate::terminal::{self, Format, Progress, duration, percent};
@@ -10,6 +11,7 @@ use excon_edge::image::Preprocess;
 use excon_edge::probability::{Metrics, fit_temperature, softmax_rows};
 use excon_edge::saliency::LinearHead;
 use excon_train::checkpoint::Run;
+use excon_train::config::RecipeName;
 use excon_train::dataset::{self, Dataset, OpenOptions, Split, split_validation};
 use excon_train::evaluate::{self, Evaluation, NetworkEngine};
 use excon_train::network::Network;
@@ -24,6 +26,7 @@ Examples:
   excon evaluate runs/demo/trashnet.excon --data PHOTOS --split validation
 
   excon evaluate runs/trashnet --data trashnet --attacks --corruptions --limit 200
+  excon evaluate runs/leoclr --data trashnet --probe
 
 A bundle brings its temperature. For a run it is fitted on one half of the validation pictures. Intervals are 95 %
 bootstrap intervals. Corruptions are regenerated from the pictures, not read from the published files.")]
@@ -43,6 +46,9 @@ pub struct Evaluate {
     /// Measure also on every corruption at five severities
     #[arg(long)]
     corruptions: bool,
+    /// Measure the features too: a linear classifier fitted on the training pictures, and 20 nearest neighbours
+    #[arg(long)]
+    probe: bool,
     /// Measure on so many pictures, spread evenly over the split
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
@@ -71,6 +77,7 @@ pub struct Model {
     pub seed: u64,
     validation: f64,
     classes: Option<usize>,
+    multi_label: bool,
 }
 
 impl Model {
@@ -97,6 +104,7 @@ impl Model {
             seed: m.provenance.seed,
             validation: OpenOptions::default().validation,
             classes: None,
+            multi_label: false,
         })
     }
 
@@ -113,6 +121,7 @@ impl Model {
             seed: m.seed,
             validation: m.config.validation,
             classes: m.config.classes,
+            multi_label: m.config.recipe == RecipeName::MultiLabel,
         })
     }
 
@@ -121,6 +130,12 @@ impl Model {
         let image_size = Some(self.preprocess.size);
         let (seed, validation, classes) = (self.seed, self.validation, self.classes);
         let data = dataset::open(source, &OpenOptions { image_size, seed, validation, classes })?;
+        if data.is_multi_label() != self.multi_label {
+            let (it, model) = if self.multi_label { ("one class", "sets") } else { ("sets", "one class") };
+            return Err(Failure::input(format!(
+                "pictures of data set {source} have {it} of labels, the model knows {model}. Give data as it was trained on"
+            )));
+        }
         if data.labels != self.labels {
             let (ours, theirs) = (self.labels.join(", "), data.labels.join(", "));
             return Err(Failure::input(format!(
@@ -181,6 +196,15 @@ impl Evaluate {
             Which::Train => &data.train,
         };
         let split = &self.limited(split);
+        let name = format!("{:?}", self.split).to_lowercase();
+        if data.is_multi_label() {
+            if self.attacks || self.corruptions || self.probe {
+                return Err(Failure::usage(
+                    "--attacks, --corruptions and --probe are defined for one class per picture; this run has sets of labels",
+                ));
+            }
+            return multi_label::evaluate(&self.model, &model, &data, split, &name, format);
+        }
         let progress = Progress::start("evaluate", 1);
         progress.say(&format!("{} pictures", split.len()), true);
         let (temperature, fitted_on) = model.temperature(&data)?;
@@ -199,16 +223,21 @@ impl Evaluate {
             true => Some(robustness::corrupt(engine, split, preprocess, temperature, seed)?),
             false => None,
         };
+        let probe = match self.probe {
+            true => Some(evaluate::probe(engine, &data, split, preprocess, seed)?),
+            false => None,
+        };
         let m = &e.metrics;
         if format == Format::Json {
             return terminal::json(&json!({ "schema": "excon.evaluation/1", "model": self.model, "data": data.name,
-                "data_digest": data.digest, "split": format!("{:?}", self.split).to_lowercase(), "evaluation": e,
-                "temperature_fitted_on": fitted_on, "unscaled": plain, "attacks": attacks, "corruptions": corruptions }));
+                "data_digest": data.digest, "split": name, "evaluation": e,
+                "temperature_fitted_on": fitted_on, "unscaled": plain, "attacks": attacks, "corruptions": corruptions,
+                "probe": probe }));
         }
         let source =
             if fitted_on > 0 { format!("fitted on {fitted_on} validation pictures") } else { "the model's own".into() };
         terminal::rows(&[
-            ("pictures", format!("{} ({} of {})", m.count, format!("{:?}", self.split).to_lowercase(), data.name)),
+            ("pictures", format!("{} ({name} of {})", m.count, data.name)),
             ("accuracy", with_interval(m.accuracy, e.intervals.accuracy)),
             ("macro accuracy", percent(m.macro_accuracy)),
             (
@@ -229,6 +258,13 @@ impl Evaluate {
             ("temperature", format!("{temperature:.3}, {source}")),
             ("time", duration(e.seconds)),
         ])?;
+        if let Some(p) = &probe {
+            terminal::heading(&format!("Features, fitted on {} training pictures", p.train))?;
+            terminal::rows(&[
+                ("linear probe", format!("{}  (L2 {})", percent(p.linear), p.l2)),
+                ("neighbours", format!("{}  ({} vote)", percent(p.neighbours), p.voters)),
+            ])?;
+        }
         attacks.as_deref().map_or(Ok(()), robustness::print_attacks)?;
         corruptions.as_ref().map_or(Ok(()), robustness::print_corruptions)?;
         let model = self.model.display();

@@ -5,6 +5,7 @@ pub mod convert;
 mod demo;
 pub mod evaluate;
 mod inspect;
+mod multi_label;
 mod robustness;
 pub mod train;
 

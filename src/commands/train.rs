@@ -6,7 +6,7 @@ use crate::terminal::{self, Format, Progress, duration, percent};
 use clap::Args;
 use excon_train::Error;
 use excon_train::checkpoint::RunWriter;
-use excon_train::config::TrainConfig;
+use excon_train::config::{RecipeName, TrainConfig};
 use excon_train::dataset::{self, Dataset, OpenOptions};
 use excon_train::trainer::{self, EpochRecord, Observer, Start, StepRecord};
 use serde_json::json;
@@ -21,6 +21,7 @@ Examples:
   excon train --data trashnet --out runs/trashnet
   excon train --data PHOTOS --recipe excon --network resnet20 --epochs 60 --out runs/mine
   excon train --data cifar-100-binary.tar.gz --mode paper --network resnet18 --out runs/cifar100
+  excon train --data trashnet --recipe leoclr --set queue.length=2048 --out runs/leoclr
   excon train --config runs/mine.toml --seed 2 --out runs/mine-2
   excon train --resume --out runs/mine
 
@@ -60,27 +61,36 @@ impl Train {
         let trained = trainer::train_in(&config, &data, &self.out, start, &mut progress);
         let trained = trained.map_err(|e| self.stopped(e, &config))?;
         let m = &trained.manifest;
-        progress.finish(&format!("{}, validation accuracy {}", config.title(), percent(m.validation_accuracy)));
+        let kept = trained.epochs.iter().rfind(|record| record.best);
+        let map = kept.and_then(|record| record.validation_map);
+        let said = match map {
+            Some(map) => format!("mAP {}, whole sets {}", percent(map), percent(m.validation_accuracy)),
+            None => format!("accuracy {}", percent(m.validation_accuracy)),
+        };
+        progress.finish(&format!("{}, validation {said}", config.title()));
         if format == Format::Json {
             return terminal::json(&json!({ "schema": "excon.training/1", "run": self.out, "recipe": config.title(),
                 "network": config.network, "data": m.data, "data_digest": m.data_digest, "pictures": data.train.len(),
                 "seed": m.seed, "epoch": m.epoch, "epochs": trained.epochs,
-                "validation_accuracy": m.validation_accuracy, "validation_nll": m.validation_nll, "seconds": m.seconds }));
+                "validation_accuracy": m.validation_accuracy, "validation_nll": m.validation_nll,
+                "validation_map": map, "seconds": m.seconds }));
         }
         terminal::rows(&[
             ("recipe", config.title()),
             ("network", config.network.clone()),
             ("data", format!("{}, {} pictures, {} classes", m.data, data.train.len(), m.labels.len())),
             ("kept", format!("epoch {} of {}", m.epoch, config.epochs)),
-            ("validation", format!("accuracy {}, NLL {:.3}", percent(m.validation_accuracy), m.validation_nll)),
+            ("validation", format!("{said}, NLL {:.3}", m.validation_nll)),
             ("time", duration(m.seconds)),
             ("run", self.out.display().to_string()),
         ])?;
         let (run, data) = (self.out.display(), &config.data);
-        terminal::next(&[
-            format!("excon evaluate {run} --data {data}"),
-            format!("excon convert {run} --data {data} --target cpu --out {run}.excon"),
-        ])
+        let probe = if config.recipe == RecipeName::Leoclr { " --probe" } else { "" };
+        let mut next = vec![format!("excon evaluate {run} --data {data}{probe}")];
+        if map.is_none() {
+            next.push(format!("excon convert {run} --data {data} --target cpu --out {run}.excon"));
+        }
+        terminal::next(&next)
     }
 }
 
@@ -142,6 +152,14 @@ impl Training {
     }
 }
 
+/// The figure that decides about the best epoch.
+fn validated(record: &EpochRecord) -> String {
+    match record.validation_map {
+        Some(map) => format!("mAP {}", percent(map)),
+        None => percent(record.validation_accuracy),
+    }
+}
+
 impl Observer for Training {
     fn step(&mut self, record: &StepRecord) {
         if record.step == 1 {
@@ -152,7 +170,7 @@ impl Observer for Training {
     }
 
     fn epoch(&mut self, record: &EpochRecord) {
-        self.last = format!("loss {:.3}, validation {}", record.loss, percent(record.validation_accuracy));
+        self.last = format!("loss {:.3}, validation {}", record.loss, validated(record));
         self.progress.say(&format!("epoch {}/{}, {}", record.epoch, self.epochs, self.last), true);
     }
 
