@@ -6,6 +6,7 @@ mod demo;
 pub mod evaluate;
 mod figures;
 mod inspect;
+mod multi_label;
 mod robustness;
 pub mod train;
 

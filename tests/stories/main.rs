@@ -6,6 +6,7 @@ mod bad_input;
 mod demo;
 mod own_photographs;
 mod real_sets;
+mod recipes;
 mod resume;
 
 use serde_json::Value;
