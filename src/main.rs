@@ -5,6 +5,7 @@
 
 mod commands;
 mod demo;
+mod evaluation;
 mod failure;
 mod settings;
 mod terminal;

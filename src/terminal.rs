@@ -45,6 +45,23 @@ pub fn rows(rows: &[(&str, String)]) -> Result<()> {
     out(&lines.concat())
 }
 
+/// Lines in columns, the first dimmed; `align` has an `l` or `r` for each column.
+pub fn table(align: &str, rows: &[Vec<String>]) -> Result<()> {
+    let mut widths = vec![0; align.len()];
+    for row in rows {
+        widths.iter_mut().zip(row).for_each(|(width, cell)| *width = (*width).max(cell.chars().count()));
+    }
+    let line = |row: &Vec<String>| {
+        let mut line = String::new();
+        for (i, ((cell, width), align)) in row.iter().zip(&widths).zip(align.chars()).enumerate() {
+            let cell = if align == 'r' { format!("{cell:>width$}") } else { format!("{cell:<width$}") };
+            line += &if i == 0 { format!("  {DIM}{cell}{DIM:#}") } else { format!("   {cell}") };
+        }
+        line.trim_end().to_string() + "\n"
+    };
+    out(&rows.iter().map(line).collect::<String>())
+}
+
 /// A heading above lines.
 pub fn heading(text: &str) -> Result<()> {
     out(&format!("\n{BOLD}{text}{BOLD:#}\n"))

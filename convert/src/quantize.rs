@@ -2,10 +2,11 @@
 //!
 //! Activations: signed bytes, zero point 0, one scale a tensor. Weights: signed bytes in `[-127, 127]`, one scale an
 //! output channel (axis 0). Biases stay float and are whole steps of the accumulator (input scale · weight scale): engines
-//! that keep them as integers, as ONNX Runtime does unasked, compute the same sums. Every map goes through quantize–dequantize exactly once, behind its ReLU:
-//! so every input of a convolution and both inputs of a sum are dequantized bytes, and nothing stands between a
-//! convolution and its ReLU. `features` is the dequantized last map, exactly what the pool reads; pool and classifier
-//! are float. [`check`] asserts all of this on a finished model.
+//! that keep them as integers, as ONNX Runtime does unasked, compute the same sums. Every map goes through
+//! quantize–dequantize exactly once, behind its activation: so every input of a convolution and both inputs of a sum are
+//! dequantized bytes, and nothing stands between a convolution and its activation, whose limits the codes then clip to.
+//! `features` is the dequantized last map, exactly what the pool reads; pool and classifier are float. [`check`] asserts
+//! all of this on a finished model.
 
 use crate::export::{self, FEATURES, INPUT, LOGITS};
 use crate::fold::{Folded, Layer, LayerId, LayerOp};
@@ -179,14 +180,21 @@ impl<'a> Walk<'a> {
                     rule(made_by(1, "DequantizeLinear"), "a convolution's weights are dequantized")?;
                     rule(node.input.len() == 3 && float_constant(2), "a convolution's bias is a float constant")?;
                     rule(self.has_whole_bias(node), "a convolution's bias is whole steps of its accumulator")?;
-                    self.check_relu(node)?;
+                    self.check_activation(node)?;
                 }
                 "Add" => {
                     let both = made_by(0, "DequantizeLinear") && made_by(1, "DequantizeLinear");
                     rule(both, "both inputs of a sum are dequantized")?;
-                    self.check_relu(node)?;
+                    self.check_activation(node)?;
                 }
-                "Relu" => rule(made_by(0, "Conv") || made_by(0, "Add"), "ReLU stands behind a convolution or a sum")?,
+                "Relu" | "Clip" => {
+                    rule(
+                        made_by(0, "Conv") || made_by(0, "Add"),
+                        "an activation stands behind a convolution or a sum",
+                    )?;
+                    let limits = node.op_type == "Relu" || node.input.len() == 3 && (1..3).all(float_constant);
+                    rule(limits, "the limits of an activation are float constants")?;
+                }
                 "MaxPool" => rule(made_by(0, "DequantizeLinear"), "max pooling reads a dequantized map")?,
                 "GlobalAveragePool" => {
                     let exact = node.input[0] == FEATURES && made_by(0, "DequantizeLinear");
@@ -242,11 +250,11 @@ impl<'a> Walk<'a> {
         Some(values.iter().map(|v| f32::from_le_bytes(*v)).collect())
     }
 
-    /// Where a ReLU reads a layer, nothing else does.
-    fn check_relu(&self, node: &pb::NodeProto) -> Result<()> {
+    /// Where an activation reads a layer, nothing else does.
+    fn check_activation(&self, node: &pb::NodeProto) -> Result<()> {
         let readers = self.readers(&node.output[0]);
-        if readers.contains(&"Relu") && readers.len() > 1 {
-            return Err(broken(&node.name, "nothing stands beside a ReLU"));
+        if readers.iter().any(|r| ["Relu", "Clip"].contains(r)) && readers.len() > 1 {
+            return Err(broken(&node.name, "nothing stands beside an activation"));
         }
         Ok(())
     }

@@ -1,32 +1,33 @@
 //! `excon evaluate`: what a run or a bundle is worth on a data set.
 
-use super::robustness::{self, with_interval};
+use super::{figures, robustness};
+use crate::evaluation::{self, Report};
 use crate::failure::{Failure, Result};
-use crate::terminal::{self, Format, Progress, duration, percent};
+use crate::terminal::{self, Format, Progress};
 use clap::Args;
 use excon_edge::bundle::Bundle;
 use excon_edge::engine::Engine;
 use excon_edge::image::Preprocess;
-use excon_edge::probability::{Metrics, fit_temperature, softmax_rows};
+use excon_edge::probability::fit_temperature;
 use excon_edge::saliency::LinearHead;
 use excon_train::checkpoint::Run;
 use excon_train::dataset::{self, Dataset, OpenOptions, Split, split_validation};
-use excon_train::evaluate::{self, Evaluation, NetworkEngine};
+use excon_train::evaluate::{self, Evaluation, NetworkEngine, Regenerated};
 use excon_train::network::Network;
-use serde_json::json;
 use std::path::{Path, PathBuf};
 
-/// Measures accuracy, calibration and explanations on a data set
+/// Measures accuracy, calibration, explanations and robustness on a data set
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   excon evaluate runs/trashnet --data trashnet
-  excon evaluate runs/demo/trashnet.excon --data PHOTOS --split validation
-
-  excon evaluate runs/trashnet --data trashnet --attacks --corruptions --limit 200
+  excon evaluate runs/trashnet --data trashnet --attacks --corruptions
+  excon evaluate runs/demo/trashnet.excon --data PHOTOS --split validation --limit 200
 
 A bundle brings its temperature. For a run it is fitted on one half of the validation pictures. Intervals are 95 %
-bootstrap intervals. Corruptions are regenerated from the pictures, not read from the published files.")]
+bootstrap intervals. Corruptions are regenerated from the pictures, not read from the published files.
+What a run comes to on its whole test split is kept in RUN/evaluation.json, where `excon report` finds it; attacks and
+corruptions that were measured before stay in it. docs/evaluation.md describes every key.")]
 pub struct Evaluate {
     /// A run folder or a bundle
     #[arg(value_name = "RUN|FILE.excon")]
@@ -46,6 +47,12 @@ pub struct Evaluate {
     /// Measure on so many pictures, spread evenly over the split
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
+    /// Deletion, insertion and occlusion on so many pictures, 75 passes each; 0 leaves them out
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    explained: u32,
+    /// Write the result as JSON here too
+    #[arg(long, value_name = "FILE.json")]
+    out: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -67,6 +74,8 @@ pub struct Model {
     pub preprocess: Preprocess,
     /// Temperature it brings; none for a run.
     pub temperature: Option<f64>,
+    /// SHA-256 of a run's weights or a bundle's manifest.
+    pub digest: String,
     /// Seed and validation share of the splits it was made with.
     pub seed: u64,
     validation: f64,
@@ -94,6 +103,7 @@ impl Model {
             labels: m.labels.clone(),
             preprocess: m.preprocess.clone(),
             temperature: Some(m.calibration.temperature),
+            digest: bundle.digest.clone(),
             seed: m.provenance.seed,
             validation: OpenOptions::default().validation,
             classes: None,
@@ -110,6 +120,7 @@ impl Model {
             labels: m.labels.clone(),
             preprocess: m.preprocess.clone(),
             temperature: None,
+            digest: m.weights_sha256.clone(),
             seed: m.seed,
             validation: m.config.validation,
             classes: m.config.classes,
@@ -180,15 +191,17 @@ impl Evaluate {
             Which::Validation => &data.validation,
             Which::Train => &data.train,
         };
-        let split = &self.limited(split);
+        let split = &match self.limit {
+            Some(limit) => split.subset(&evaluate::spread(split.len(), limit as usize)),
+            None => split.clone(),
+        };
         let progress = Progress::start("evaluate", 1);
         progress.say(&format!("{} pictures", split.len()), true);
-        let (temperature, fitted_on) = model.temperature(&data)?;
-        let e = model.evaluate(split, temperature)?;
-        let plain =
-            Metrics::measure(&softmax_rows(&e.logits, model.labels.len(), 1.0), model.labels.len(), &split.labels)?;
-        progress.finish(&format!("{} pictures with {}", split.len(), e.engine));
+        let (temperature, temperature_fitted_on) = model.temperature(&data)?;
+        let evaluation = model.evaluate(split, temperature)?;
+        progress.finish(&format!("{} pictures with {}", split.len(), evaluation.engine));
         let (engine, preprocess, seed) = (model.engine.as_ref(), &model.preprocess, model.seed);
+        let explanations = robustness::explain(engine, &model.head, split, preprocess, self.explained as usize)?;
         let attacks = match self.attacks {
             true => {
                 Some(robustness::attack(&Run::open(&self.model)?.network()?, split, preprocess, temperature, seed)?)
@@ -196,57 +209,59 @@ impl Evaluate {
             false => None,
         };
         let corruptions = match self.corruptions {
-            true => Some(robustness::corrupt(engine, split, preprocess, temperature, seed)?),
+            true => Some(robustness::corrupt(engine, &Regenerated { split, seed }, preprocess, temperature)?),
             false => None,
         };
-        let m = &e.metrics;
-        if format == Format::Json {
-            return terminal::json(&json!({ "schema": "excon.evaluation/1", "model": self.model, "data": data.name,
-                "data_digest": data.digest, "split": format!("{:?}", self.split).to_lowercase(), "evaluation": e,
-                "temperature_fitted_on": fitted_on, "unscaled": plain, "attacks": attacks, "corruptions": corruptions }));
+        let mut report = Report {
+            schema: evaluation::SCHEMA.into(),
+            tool: format!("excon {}", env!("CARGO_PKG_VERSION")),
+            model: self.model.clone(),
+            model_digest: model.digest.clone(),
+            data: data.name.clone(),
+            data_digest: data.digest.clone(),
+            split: format!("{:?}", self.split).to_lowercase(),
+            limit: self.limit.map(|l| l as usize),
+            seed,
+            temperature_fitted_on,
+            evaluation,
+            explanations,
+            attacks,
+            corruptions,
+        };
+        let kept = self.keep(&mut report);
+        if let Some(out) = &self.out {
+            report.write(out)?;
         }
-        let source =
-            if fitted_on > 0 { format!("fitted on {fitted_on} validation pictures") } else { "the model's own".into() };
-        terminal::rows(&[
-            ("pictures", format!("{} ({} of {})", m.count, format!("{:?}", self.split).to_lowercase(), data.name)),
-            ("accuracy", with_interval(m.accuracy, e.intervals.accuracy)),
-            ("macro accuracy", percent(m.macro_accuracy)),
-            (
-                "ECE",
-                format!("{}, 15 bins; {} before scaling", with_interval(m.ece, e.intervals.ece), percent(plain.ece)),
-            ),
-            ("NLL", format!("{:.3}  ({:.3} before scaling)", m.nll, plain.nll)),
-            ("Brier", format!("{:.3}", m.brier)),
-            (
-                "explanation",
-                format!(
-                    "drop {}, increase {}  (top 15 % kept)",
-                    percent(e.faithfulness.drop),
-                    percent(e.faithfulness.increase)
-                ),
-            ),
-            ("completeness", format!("{:.1e}  (allowed 1e-4)", e.completeness_residual)),
-            ("temperature", format!("{temperature:.3}, {source}")),
-            ("time", duration(e.seconds)),
-        ])?;
-        attacks.as_deref().map_or(Ok(()), robustness::print_attacks)?;
-        corruptions.as_ref().map_or(Ok(()), robustness::print_corruptions)?;
-        let model = self.model.display();
-        terminal::next(&[if self.model.is_dir() {
-            format!("excon convert {model} --data {} --target cpu --out {model}.excon", self.data)
-        } else {
-            format!("excon-edge predict {model} IMAGE --explain maps")
-        }])
+        if format == Format::Json {
+            return terminal::json(&report);
+        }
+        figures::print(&report)?;
+        let name = self.model.display();
+        let mut next = vec![match self.model.is_dir() {
+            true => format!("excon convert {name} --data {} --target cpu --out {name}.excon", self.data),
+            false => format!("excon-edge predict {name} IMAGE --explain maps"),
+        }];
+        next.extend(kept.map(|path| format!("excon report {name} OTHER_RUNS    # from {}", path.display())));
+        terminal::next(&next)
     }
 
-    /// As many pictures as are asked for, spread evenly.
-    fn limited(&self, split: &Split) -> Split {
-        match self.limit {
-            Some(limit) if (limit as usize) < split.len() => {
-                let limit = limit as usize;
-                split.subset(&(0..limit).map(|i| i * split.len() / limit).collect::<Vec<_>>())
+    /// Keeps the evaluation of a whole test split in the run's folder, with what an earlier one measured besides. Where
+    /// the folder cannot be written, the result is still printed.
+    fn keep(&self, report: &mut Report) -> Option<PathBuf> {
+        if !self.model.join("run.json").is_file() || !report.is_whole_test() {
+            return None;
+        }
+        let path = self.model.join(evaluation::NAME);
+        // One that cannot be read is of an older version, or damaged: nothing to keep.
+        if let Ok(earlier) = Report::read(&path) {
+            report.keep(earlier);
+        }
+        match report.write(&path) {
+            Ok(()) => Some(path),
+            Err(failure) => {
+                terminal::note(&format!("not kept in the run: {}", failure.message));
+                None
             }
-            _ => split.clone(),
         }
     }
 }

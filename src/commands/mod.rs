@@ -4,6 +4,7 @@ mod completions;
 pub mod convert;
 mod demo;
 pub mod evaluate;
+mod figures;
 mod inspect;
 mod robustness;
 pub mod train;
@@ -36,7 +37,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Demo(demo::Demo),
-    Train(train::Train),
+    Train(Box<train::Train>),
     Evaluate(evaluate::Evaluate),
     Convert(convert::Convert),
     Inspect(inspect::Inspect),

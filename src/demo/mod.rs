@@ -148,7 +148,7 @@ fn evaluate(float: &Model, int8: &Model, data: &Dataset) -> Result<(Side, Side)>
     let side = |model: &Model| -> Result<Side> {
         let (temperature, _) = model.temperature(data)?;
         let evaluation = model.evaluate(&data.test, temperature)?;
-        Ok(Side::new(evaluation, data.labels.len(), &data.test.labels)?)
+        Ok(Side::new(evaluation, data.labels.len()))
     };
     progress.say("the float network on the test pictures", true);
     let float = side(float)?;

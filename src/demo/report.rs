@@ -2,7 +2,7 @@
 
 use super::board::Watched;
 use excon_convert::ConversionReport;
-use excon_edge::probability::{Bin, Metrics, reliability, softmax_rows};
+use excon_edge::probability::{Bin, Metrics};
 use excon_edge::saliency::Faithfulness;
 use excon_train::evaluate::Evaluation;
 use excon_train::trainer::EpochRecord;
@@ -10,8 +10,6 @@ use serde::Serialize;
 
 /// Schema of `report.json`.
 pub const SCHEMA: &str = "excon.report/1";
-/// Bins of the reliability diagrams, those of the reported ECE.
-const BINS: usize = 15;
 
 /// The report.
 #[derive(Debug, Clone, Serialize)]
@@ -124,27 +122,20 @@ pub struct Side {
 
 impl Side {
     /// From an evaluation on labelled pictures.
-    pub fn new(e: Evaluation, classes: usize, labels: &[usize]) -> excon_edge::Result<Self> {
-        let plain = softmax_rows(&e.logits, classes, 1.0);
-        let scaled = softmax_rows(&e.logits, classes, e.temperature);
+    pub fn new(e: Evaluation, classes: usize) -> Self {
         let predicted: Vec<usize> = e.logits.chunks_exact(classes).map(excon_edge::probability::argmax).collect();
-        let accuracy_of = (0..classes).map(|class| {
-            let of: Vec<bool> =
-                predicted.iter().zip(labels).filter(|(_, l)| **l == class).map(|(p, l)| p == l).collect();
-            (!of.is_empty()).then(|| of.iter().filter(|right| **right).count() as f64 / of.len() as f64)
-        });
-        Ok(Self {
-            accuracy_interval: wilson(e.metrics.accuracy, e.metrics.count),
-            accuracy_of: accuracy_of.collect(),
-            unscaled: Metrics::measure(&plain, classes, labels)?,
-            reliability: [reliability(&plain, classes, labels, BINS), reliability(&scaled, classes, labels, BINS)],
+        Self {
+            accuracy_interval: wilson(e.measured.metrics.accuracy, e.measured.metrics.count),
+            accuracy_of: e.accuracy_of,
+            unscaled: e.measured.unscaled,
+            reliability: e.reliability,
             engine: e.engine,
-            metrics: e.metrics,
+            metrics: e.measured.metrics,
             temperature: e.temperature,
             explanation: e.faithfulness,
             completeness_residual: e.completeness_residual,
             predicted,
-        })
+        }
     }
 }
 

@@ -56,7 +56,7 @@ mod tests {
             rgb: (0..31 * 192).map(|i| (i * 37 % 251) as u8).collect(),
             labels: (0..31).collect(),
             names: (0..31).map(|i| i.to_string()).collect(),
-            sets: vec![],
+            ..Split::default()
         };
         let photographs = photographs(&split, 5);
         let stream = stretches(&photographs, 5).unwrap();

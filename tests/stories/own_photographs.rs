@@ -3,6 +3,7 @@
 use super::{excon, excon_edge, own_folder};
 use ::excon_edge::image::{self, Picture};
 use ::excon_edge::page::png;
+use serde_json::Value;
 use std::fs;
 use std::path::Path;
 
@@ -55,25 +56,44 @@ fn from_a_class_folder_to_an_alarm() {
 
 /// Attacks on the run, corruptions on run and bundle, as JSON and for people.
 fn measures_robustness(here: &Path) {
-    let few = ["evaluate", "run", "--data", "own", "--limit", "6", "--attacks", "--corruptions"];
-    let json = excon(here, &[&few[..], &["--format", "json"]].concat()).expect(0).json();
-    assert_eq!(json["evaluation"]["metrics"]["count"], 6);
-    let [low, high] = [0, 1].map(|i| json["evaluation"]["intervals"]["accuracy"][i].as_f64().unwrap());
-    let accuracy = json["evaluation"]["metrics"]["accuracy"].as_f64().unwrap();
-    assert!(low <= accuracy && accuracy <= high, "{low} {accuracy} {high}");
-    let attacks = json["attacks"].as_array().unwrap();
+    let few = ["evaluate", "run", "--data", "own", "--limit", "6", "--attacks", "--corruptions", "--explained", "3"];
+    let json = excon(here, &[&few[..], &["--format", "json", "--out", "few.json"]].concat()).expect(0).json();
+    assert_eq!(json, serde_json::from_slice::<Value>(&fs::read(here.join("few.json")).unwrap()).unwrap());
+    // Every figure lies in its interval, before and after scaling, whole, attacked and corrupted.
+    let (attacks, cells) = (json["attacks"].as_array().unwrap(), json["corruptions"]["cells"].as_array().unwrap());
+    for measured in [&json["evaluation"]].into_iter().chain(attacks).chain(cells) {
+        for (figures, intervals) in [("metrics", "intervals"), ("unscaled", "unscaled_intervals")] {
+            assert_eq!(measured[figures]["count"], 6);
+            let intervals = measured[intervals].as_object().unwrap();
+            assert_eq!(intervals.len(), measured[figures].as_object().unwrap().len() - 1);
+            for (name, interval) in intervals.iter().filter(|(_, i)| !i.is_null()) {
+                let value = measured[figures][name].as_f64().unwrap();
+                let [low, high] = [0, 1].map(|i| interval[i].as_f64().unwrap());
+                assert!(low <= value + 1e-9 && value <= high + 1e-9, "{name}: {low} {value} {high}");
+            }
+        }
+    }
     let names: Vec<&str> = attacks.iter().map(|a| a["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["FGSM 1/255", "FGSM 2/255", "FGSM 4/255", "FGSM 8/255", "PGD-20 8/255"]);
-    assert!(attacks.iter().all(|a| a["metrics"]["count"] == 6));
-    let table = &json["corruptions"];
-    assert_eq!((&table["origin"], &table["pictures"]), (&"regenerated".into(), &6.into()));
-    let cells = table["cells"].as_array().unwrap();
-    assert!(cells.len() >= 70 && cells.len().is_multiple_of(5));
-    assert!(cells.iter().all(|c| ["accuracy", "ece", "nll"].iter().all(|key| c[*key].is_f64())));
+    assert_eq!((&json["corruptions"]["origin"], &json["corruptions"]["pictures"]), (&"regenerated".into(), &6.into()));
+    assert_eq!((cells.len(), &json["corruptions"]["mean"]["cells"]), (100, &75.into()));
+    assert_eq!(json["explanations"]["count"], 3);
+    assert_eq!(json["evaluation"]["localisation"], Value::Null, "own photographs have no boxes");
     let said = excon(here, &few).expect(0).stdout;
-    for word in ["PGD-20 8/255", "regenerated", "gaussian_noise", "NLL, nats", "mean without dark"] {
+    for word in
+        ["PGD-20 8/255", "regenerated", "gaussian_noise", "NLL, nats", "mean of the 15", "frost_like: procedural"]
+    {
         assert!(said.contains(word), "{word:?} is not in\n{said}");
     }
+    assert!(!said.contains("-0.0"), "{said}");
+
+    // The whole test split is kept in the run, and what was measured before stays.
+    let kept = || serde_json::from_slice::<Value>(&fs::read(here.join("run/evaluation.json")).unwrap()).unwrap();
+    assert_eq!((&kept()["limit"], &kept()["attacks"]), (&Value::Null, &Value::Null));
+    excon(here, &["evaluate", "run", "--data", "own", "--attacks"]).expect(0);
+    excon(here, &["evaluate", "run", "--data", "own", "--explained", "0"]).expect(0);
+    assert_eq!(kept()["attacks"].as_array().unwrap().len(), 5);
+    assert!(kept()["explanations"].is_object());
     excon(here, &["evaluate", "own.excon", "--data", "own", "--limit", "2", "--corruptions"]).expect(0);
     let refused = excon(here, &["evaluate", "own.excon", "--data", "own", "--attacks"]).expect(64);
     assert!(refused.stderr.contains("--attacks"), "{}", refused.stderr);

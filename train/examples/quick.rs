@@ -60,10 +60,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let e = evaluate(&engine, &head, split, &preprocess, 1.0)?;
         println!(
             "{name} accuracy {:.4} macro {:.4} ece {:.4} nll {:.4} drop {:.3} increase {:.3} residual {:.1e} {:.1} s",
-            e.metrics.accuracy,
-            e.metrics.macro_accuracy,
-            e.metrics.ece,
-            e.metrics.nll,
+            e.measured.metrics.accuracy,
+            e.measured.metrics.macro_accuracy,
+            e.measured.metrics.ece,
+            e.measured.metrics.nll,
             e.faithfulness.drop,
             e.faithfulness.increase,
             e.completeness_residual,

@@ -1,14 +1,18 @@
-//! From logits to honest probabilities: softmax, temperature, measures of accuracy and calibration, prediction sets.
+//! From logits to honest probabilities: softmax, temperature, measures of accuracy and calibration with
+//! their intervals, prediction sets.
 //!
 //! Pure functions on slices, f64 inside. Rows are pictures, columns classes, row-major; labels are class indices.
 
 pub mod conformal;
+mod interval;
 mod metrics;
+mod rows;
 mod softmax;
 mod temperature;
 #[cfg(test)]
 mod tests;
 
+pub use interval::{Estimate, Intervals, RESAMPLES};
 pub use metrics::{Bin, Metrics, reliability};
 pub use softmax::{argmax, log_softmax, softmax, softmax_rows};
 pub use temperature::{TemperatureFit, fit_temperature, fit_temperature_reported};

@@ -1,6 +1,6 @@
 //! Deletion and insertion curves: the probability of a class while pixels leave, or come back, in order of salience.
 
-use super::faithfulness::run;
+use super::faithfulness::{BATCH, run};
 use crate::engine::Engine;
 use crate::probability::softmax;
 use crate::{Error, Result};
@@ -46,19 +46,28 @@ pub fn deletion_insertion(
     if steps == 0 || steps > pixels {
         return refuse("use at least 1 step and at most one a pixel");
     }
-    let probability = |image: &[f32]| -> Result<f64> { Ok(softmax(&run(engine, image)?.logits, 1.0)[class]) };
-    let mut deleted = image.to_vec();
-    let mut inserted = vec![0f32; image.len()];
-    let mut curves = Curves { deletion: vec![probability(&deleted)?], insertion: vec![probability(&inserted)?] };
-    for step in 0..steps {
-        for pixel in &order[step * pixels / steps..(step + 1) * pixels / steps] {
-            for at in (*pixel..image.len()).step_by(pixels) {
-                inserted[at] = image[at];
-                deleted[at] = 0.0;
+    // Every stage of both curves, deletion then insertion, in as few calls of the engine as fit in memory.
+    let mut stages = Vec::with_capacity(2 * (steps + 1) * image.len());
+    let (mut deleted, mut inserted) = (image.to_vec(), vec![0f32; image.len()]);
+    for step in 0..=steps {
+        if step > 0 {
+            for pixel in &order[(step - 1) * pixels / steps..step * pixels / steps] {
+                for at in (*pixel..image.len()).step_by(pixels) {
+                    inserted[at] = image[at];
+                    deleted[at] = 0.0;
+                }
             }
         }
-        curves.deletion.push(probability(&deleted)?);
-        curves.insertion.push(probability(&inserted)?);
+        stages.extend_from_slice(&deleted);
+        stages.extend_from_slice(&inserted);
     }
-    Ok(curves)
+    let mut probabilities = Vec::with_capacity(2 * (steps + 1));
+    for batch in stages.chunks(BATCH * image.len()) {
+        let outputs = run(engine, batch)?;
+        probabilities.extend(outputs.logits.chunks_exact(shapes.classes).map(|row| softmax(row, 1.0)[class]));
+    }
+    Ok(Curves {
+        deletion: probabilities.iter().copied().step_by(2).collect(),
+        insertion: probabilities.iter().copied().skip(1).step_by(2).collect(),
+    })
 }

@@ -1,21 +1,26 @@
-//! Explanations: the exact class-activation map of a network with a pooled linear head, masks, faithfulness.
+//! Explanations: the exact class-activation map of a network with a pooled linear head, masks, faithfulness,
+//! how well a map finds an object, how little an embedding minds an occlusion.
 //!
 //! For `logits = W · mean(features) + b` the map `CAM_c(y, x) = Σ_k W[c, k] · features[k, y, x]` satisfies
 //! `mean(CAM_c) + b[c] = logit_c` exactly (completeness), which doubles as the engine's self-test.
 
 mod curve;
 mod faithfulness;
+mod localisation;
 mod map;
 mod mask;
+mod occlusion;
 #[cfg(test)]
 mod resnet8;
 #[cfg(test)]
 mod tests;
 
 pub use curve::{Curves, area, deletion_insertion};
-pub use faithfulness::{Faithfulness, faithfulness};
+pub use faithfulness::{Faithfulness, confidences, faithfulness};
+pub use localisation::{Localised, ObjectBox, localise};
 pub use map::Map;
 pub use mask::{keep_above, keep_top, mask_normalised};
+pub use occlusion::{OCCLUDED_SHARE, POSITIONS, occluded, similarity};
 
 use crate::{Error, Result};
 

@@ -1,6 +1,6 @@
 //! Changes of light and colour: HSV value and saturation, contrast, fog.
 
-use super::Field;
+use super::apply::Field;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 

@@ -8,6 +8,11 @@ fn normal(rng: &mut ChaCha8Rng) -> f64 {
     StandardNormal.sample(rng)
 }
 
+/// So many standard normal values.
+pub(super) fn normals(count: usize, rng: &mut ChaCha8Rng) -> Vec<f64> {
+    (0..count).map(|_| normal(rng)).collect()
+}
+
 /// `x + strength · N`.
 pub(super) fn gaussian(values: &mut [f64], strength: f64, rng: &mut ChaCha8Rng) {
     for value in values {

@@ -44,7 +44,7 @@ pub(super) fn plan(files: &Files, options: &OpenOptions) -> Result<Plan> {
     let labels: Vec<String> = names.into_iter().take(kept).cloned().collect();
     let items = sets.into_iter().map(|(name, set)| {
         let set: Vec<usize> = set.iter().filter_map(|label| labels.binary_search(label).ok()).collect();
-        Item { name, label: 0, set }
+        Item { name, label: 0, set, object: None }
     });
     let splits = divide(files, items.collect(), options)?;
     if splits.iter().any(|split| split.len() < 2) {

@@ -21,6 +21,7 @@ pub use partition::split_validation;
 
 use crate::{Error, Result};
 use excon_edge::image::Picture;
+use excon_edge::saliency::ObjectBox;
 use files::Files;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
@@ -53,7 +54,7 @@ impl Default for OpenOptions {
 }
 
 /// Labelled pictures, all `size × size`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Split {
     /// Side of every picture, pixels.
     pub size: usize,
@@ -65,6 +66,8 @@ pub struct Split {
     pub names: Vec<String>,
     /// All labels of each picture, ascending; no entries where pictures have one class each.
     pub sets: Vec<Vec<usize>>,
+    /// Box around the object of each picture, where the data set has one; empty for a data set without boxes.
+    pub boxes: Vec<Option<ObjectBox>>,
 }
 
 impl Split {
@@ -87,6 +90,11 @@ impl Split {
         &self.rgb[index * bytes..(index + 1) * bytes]
     }
 
+    /// The box around the object of one picture, where there is one.
+    pub fn object(&self, index: usize) -> Option<&ObjectBox> {
+        self.boxes.get(index)?.as_ref()
+    }
+
     /// One picture in the form the edge runtime takes.
     ///
     /// # Panics
@@ -107,6 +115,7 @@ impl Split {
             subset.labels.push(self.labels[index]);
             subset.names.push(self.names[index].clone());
             subset.sets.extend(self.sets.get(index).cloned());
+            subset.boxes.extend(self.boxes.get(index));
         }
         subset
     }
@@ -119,7 +128,7 @@ pub struct Dataset {
     pub name: String,
     /// Class names, by label.
     pub labels: Vec<String>,
-    /// SHA-256 (hex) over class names and the names, labels and pixels of all splits.
+    /// SHA-256 (hex) over class names and the names, labels and pixels of all splits; boxes are not part of it.
     pub digest: String,
     /// Mean of R, G, B in 0..1: the published one of the benchmark sets, else of the training pictures.
     pub mean: [f32; 3],

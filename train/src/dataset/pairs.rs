@@ -96,7 +96,7 @@ impl Lines {
             };
             let Some(&index) = place.get(pair.picture.as_str()) else { continue };
             of[index].push(items.len());
-            items.push(Item { name: pair.positive.clone(), label: train[index].label, set: vec![] });
+            items.push(Item { name: pair.positive.clone(), label: train[index].label, set: vec![], object: None });
             towards.push(class);
         }
         if items.is_empty() {

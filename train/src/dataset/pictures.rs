@@ -30,6 +30,10 @@ pub(super) fn load<const N: usize>(files: &Files, splits: &[Vec<Item>; N], size:
         labels: items.iter().map(|item| item.label).collect(),
         names: items.iter().map(|item| item.name.clone()).collect(),
         sets: vec![],
+        boxes: match items.iter().any(|item| item.object.is_some()) {
+            true => items.iter().map(|item| item.object).collect(),
+            false => Vec::new(),
+        },
     });
     // Where each picture goes: its split, and its place there.
     let places: Vec<(usize, usize)> =

@@ -348,7 +348,8 @@ fn tiny_imagenet() -> TempDir {
             );
         }
     }
-    write(&folder, "train/n1/n1_boxes.txt", "n1_0.JPEG\t0\t0\t1\t1\n");
+    let boxes = |wnid: &str| (0..10).map(|i| format!("{wnid}_{i}.JPEG\t{i}\t0\t{}\t31\n", i + 15)).collect::<String>();
+    write(&folder, "train/n1/n1_boxes.txt", boxes("n1"));
     for i in 0..2 {
         write(&folder, &format!("val/images/val_{i}.JPEG"), picture(image::ImageFormat::Jpeg, 64, 64, [100; 3]));
     }
@@ -364,6 +365,38 @@ fn tiny_imagenet_takes_its_val_as_test() {
     assert_eq!(data.labels, ["crane (n2)", "crane (n1)"]);
     assert_eq!((data.train.len(), data.validation.len(), data.test.len(), data.train.size), (18, 2, 2, 64));
     assert_eq!(data.test.labels, [0, 1]);
+}
+
+#[test]
+fn tiny_imagenet_carries_its_boxes() {
+    let folder = tiny_imagenet();
+    let data = opened(&folder, &OpenOptions::default());
+    // Columns 0 to 1 of 64 are the fractions 0 to 2/64.
+    let whole = ObjectBox { left: 0.0, top: 0.0, right: 0.03125, bottom: 0.03125 };
+    assert_eq!(data.test.boxes, [Some(whole), Some(whole)]);
+    for split in [&data.train, &data.validation] {
+        assert_eq!(split.boxes.len(), split.len());
+        for (index, name) in split.names.iter().enumerate() {
+            let Some(number) = name.strip_prefix("train/n1/images/n1_").and_then(|rest| rest.strip_suffix(".JPEG"))
+            else {
+                assert_eq!(split.object(index), None, "n2 has no list");
+                continue;
+            };
+            let first: f32 = number.parse().unwrap();
+            let edges = [first / 64.0, 0.0, (first + 16.0) / 64.0, 0.5];
+            assert_eq!(split.object(index).map(|b| [b.left, b.top, b.right, b.bottom]), Some(edges));
+        }
+    }
+    let reversed: Vec<usize> = (0..data.train.len()).rev().collect();
+    assert_eq!(data.train.subset(&reversed).object(0), data.train.object(data.train.len() - 1));
+    // Boxes are no part of what a run is bound to.
+    fs::remove_file(folder.path().join("train/n1/n1_boxes.txt")).unwrap();
+    let without = opened(&folder, &OpenOptions::default());
+    assert_eq!((without.digest, without.train.boxes.len()), (data.digest, 0));
+    for wrong in ["0\t0\t64\t1", "5\t0\t4\t1", "0\t0\t1", "a\t0\t1\t1", "-1\t0\t1\t1"] {
+        write(&folder, "train/n1/n1_boxes.txt", format!("n1_0.JPEG\t{wrong}\n"));
+        assert!(refusal(&folder).contains("n1_boxes.txt, line 1"), "{wrong}: {}", refusal(&folder));
+    }
 }
 
 #[test]
@@ -423,4 +456,7 @@ fn the_real_tiny_imagenet_opens() {
     let data = open(&path, &OpenOptions::default()).unwrap();
     assert_eq!((data.train.len(), data.validation.len(), data.test.len(), data.train.size), (9_000, 1_000, 1_000, 64));
     assert_eq!((data.labels[0].as_str(), data.labels[5].as_str()), ("bullfrog", "goldfish"));
+    for split in [&data.train, &data.validation, &data.test] {
+        assert!((0..split.len()).all(|i| split.object(i).is_some()));
+    }
 }

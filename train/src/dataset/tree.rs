@@ -4,15 +4,17 @@
 use super::files::Files;
 use super::{Normalisation, OpenOptions, kept_classes, partition};
 use crate::Result;
+use excon_edge::saliency::ObjectBox;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// One picture of a split.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Item {
     pub name: String,
     pub label: usize,
     /// All its labels, ascending, of a data set of label sets.
     pub set: Vec<usize>,
+    pub object: Option<ObjectBox>,
 }
 
 /// What to load.
@@ -31,6 +33,10 @@ const SPLITS: [(&str, usize); 5] = [("train", 0), ("val", 1), ("valid", 1), ("va
 const SPLIT_NAMES: [&str; 3] = ["train", "val", "test"];
 const FOREIGN: [&str; 9] = ["avif", "bmp", "gif", "heic", "jxl", "svg", "tif", "tiff", "webp"];
 const ANNOTATIONS: &str = "val/val_annotations.txt";
+/// Longest list of boxes, bytes.
+const LONGEST: u64 = 64 << 20;
+/// Side of the pictures that Tiny ImageNet's boxes are counted on, pixels.
+const TINY_SIDE: f32 = 64.0;
 
 /// Whether a file is a picture by its name; other picture formats are refused rather than passed over.
 pub(super) fn is_picture(files: &Files, name: &str) -> Result<bool> {
@@ -86,9 +92,10 @@ pub(super) fn tiny_imagenet(files: &Files, options: &OpenOptions) -> Result<Plan
             let Some(&label) = label_of.get(wnid) else {
                 return Err(files.error(format!("{name}: class {wnid} is not in wnids.txt")));
             };
-            train.push(Item { name: name.clone(), label, set: vec![] });
+            train.push(Item { name: name.clone(), label, set: vec![], object: None });
         }
     }
+    add_boxes(files, &wnids, &mut train)?;
     let mut test = Vec::new();
     for (number, line) in files.read_text(ANNOTATIONS)?.lines().enumerate() {
         let mut fields = line.split('\t');
@@ -99,7 +106,8 @@ pub(super) fn tiny_imagenet(files: &Files, options: &OpenOptions) -> Result<Plan
         let Some(&label) = label_of.get(wnid) else {
             return Err(files.error(format!("{ANNOTATIONS}, line {}: class {wnid} is not in wnids.txt", number + 1)));
         };
-        test.push(Item { name: format!("val/images/{name}"), label, set: vec![] });
+        let object = object_box(files, ANNOTATIONS, number + 1, fields)?;
+        test.push(Item { name: format!("val/images/{name}"), label, set: vec![], object });
     }
     test.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     if let Some(twice) = test.windows(2).find(|pair| pair[0].name == pair[1].name) {
@@ -115,6 +123,50 @@ pub(super) fn tiny_imagenet(files: &Files, options: &OpenOptions) -> Result<Plan
     require_all_classes(files, &labels, &splits, options)?;
     let normalisation = Some(([0.4802, 0.4481, 0.3975], [0.2302, 0.2265, 0.2262]));
     Ok(Plan { name: "tiny-imagenet".into(), labels, splits, normalisation, sets: false })
+}
+
+/// Gives the training pictures of Tiny ImageNet the boxes of `train/WNID/WNID_boxes.txt`, where there are any.
+fn add_boxes(files: &Files, wnids: &[&str], train: &mut [Item]) -> Result<()> {
+    let lists: Vec<String> = wnids.iter().map(|wnid| format!("train/{wnid}/{wnid}_boxes.txt")).collect();
+    let lists: Vec<&str> = lists.iter().map(String::as_str).filter(|name| files.has(name)).collect();
+    let mut boxes = HashMap::new();
+    for (list, bytes) in lists.iter().zip(files.read(&lists, LONGEST)?) {
+        let text = String::from_utf8(bytes).map_err(|_| files.error(format!("{list} is not UTF-8 text")))?;
+        let folder = list.rsplit_once('/').map_or("", |(folder, _)| folder);
+        for (number, line) in text.lines().enumerate() {
+            let mut fields = line.split('\t');
+            let name = format!("{folder}/images/{}", fields.next().unwrap_or_default());
+            boxes.insert(name, object_box(files, list, number + 1, fields)?);
+        }
+    }
+    for item in train {
+        item.object = boxes.get(&item.name).copied().flatten();
+    }
+    Ok(())
+}
+
+/// The box in the fields of a line: first and last column and row that belong to it; none where the line ends before.
+fn object_box<'a>(
+    files: &Files,
+    list: &str,
+    line: usize,
+    fields: impl Iterator<Item = &'a str>,
+) -> Result<Option<ObjectBox>> {
+    let fields: Vec<&str> = fields.collect();
+    if fields.is_empty() {
+        return Ok(None);
+    }
+    let wrong = || files.error(format!("{list}, line {line}: {} is no box x0, y0, x1, y1 in 0..63", fields.join(" ")));
+    let values: Vec<f32> =
+        fields.iter().map(|f| f.trim().parse()).collect::<std::result::Result<_, _>>().map_err(|_| wrong())?;
+    let [left, top, right, bottom] = values[..] else { return Err(wrong()) };
+    let span = |low: f32, high: f32| low >= 0.0 && low <= high && high < TINY_SIDE;
+    if !(span(left, right) && span(top, bottom)) {
+        return Err(wrong());
+    }
+    let edge = |pixel: f32| pixel / TINY_SIDE;
+    let (right, bottom) = (edge(right + 1.0), edge(bottom + 1.0));
+    Ok(Some(ObjectBox { left: edge(left), top: edge(top), right, bottom }))
 }
 
 /// Class folders: `train|val|test/CLASS/*`, or `CLASS/*`, split here. Classes are in bytewise order of their names.
@@ -151,8 +203,9 @@ pub(super) fn class_folders(files: &Files, foreign: &BTreeSet<&str>, options: &O
     }
     let kept = kept_classes(files, classes.len(), options)?;
     let labels: Vec<String> = classes.keys().take(kept).cloned().collect();
-    let of_class =
-        |(label, names): (usize, Vec<String>)| names.into_iter().map(move |name| Item { name, label, set: vec![] });
+    let of_class = |(label, names): (usize, Vec<String>)| {
+        names.into_iter().map(move |name| Item { name, label, set: vec![], object: None })
+    };
     let items: Vec<Item> = classes.into_values().take(kept).enumerate().flat_map(of_class).collect();
     if !divided {
         require_three_each(files, &labels, &items)?;

@@ -5,14 +5,13 @@
 //! from clip(x + noise, 0, 1), each step adds `step` · sign ∇loss, is projected into x ± ε and clipped to 0..1. The sign
 //! of the gradient is the same before and after normalisation, and sign(0) = 0.
 
-use super::{BATCH, Intervals};
+use super::{BATCH, Measured};
 use crate::dataset::Split;
 use crate::network::{Network, NormMode};
 use crate::recipe::{Purpose, stream};
 use crate::{Error, Result, loss};
 use candle_core::{Device, Tensor};
 use excon_edge::image::Preprocess;
-use excon_edge::probability::{Metrics, softmax_rows};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
@@ -63,10 +62,9 @@ pub struct Attacked {
     pub name: String,
     /// The attack.
     pub attack: Attack,
-    /// Accuracy and calibration.
-    pub metrics: Metrics,
-    /// 95 % intervals.
-    pub intervals: Intervals,
+    /// Accuracy and calibration, with intervals, before and after scaling.
+    #[serde(flatten)]
+    pub measured: Measured,
 }
 
 /// The network and its normalisation: what an attacker sees.
@@ -169,13 +167,8 @@ pub fn attacked(
         };
         logits.extend(target.logits(&hostile)?.flatten_all()?.to_vec1::<f32>()?);
     }
-    let probabilities = softmax_rows(&logits, classes, temperature);
-    Ok(Attacked {
-        name: attack.name(),
-        attack,
-        metrics: Metrics::measure(&probabilities, classes, &split.labels)?,
-        intervals: Intervals::of(&probabilities, classes, &split.labels),
-    })
+    let measured = Measured::of(&logits, classes, &split.labels, temperature)?;
+    Ok(Attacked { name: attack.name(), attack, measured })
 }
 
 /// Uniform in ±ε, the same for a picture whatever batch it is in.

@@ -1,36 +1,68 @@
 //! Accuracy and calibration on corrupted pictures, every corruption at every severity.
 //!
-//! The corruptions are computed anew from the test pictures, not read from the published files: results are called
-//! "regenerated" and are not comparable digit by digit with those on the published sets. All randomness is keyed by
-//! (seed, corruption, severity, picture), so a cell is the same whatever else is measured.
+//! Corrupted pictures come from a [`Source`]: computed anew from the pictures at hand ("regenerated"), or read from the
+//! published files. The two are not comparable digit by digit, so every table says which it is.
 
-use super::planar;
-use crate::corruption::Corruption;
+use super::{Measured, planar, require};
+use crate::Result;
+use crate::corruption::{Corruption, Group};
 use crate::dataset::Split;
 use crate::recipe::{Purpose, stream};
-use crate::{Error, Result};
 use excon_edge::engine::Engine;
 use excon_edge::image::Preprocess;
-use excon_edge::probability::{Metrics, softmax_rows};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// Severities, mild to strong.
 pub const SEVERITIES: usize = 5;
 
+/// Where corrupted pictures come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// Computed anew from the pictures at hand, after the benchmark's definitions.
+    Regenerated,
+    /// Read from the files that the benchmark's authors published.
+    Published,
+}
+
+/// Gives corrupted forms of one labelled set of pictures.
+pub trait Source {
+    /// Where the pictures come from.
+    fn origin(&self) -> Origin;
+    /// Names of the corruptions, each of which has all severities.
+    fn corruptions(&self) -> Vec<String>;
+    /// The set under one corruption at one severity, 1 to [`SEVERITIES`].
+    ///
+    /// # Errors
+    /// When the pictures cannot be made or read.
+    fn pictures(&self, corruption: &str, severity: usize) -> Result<Cow<'_, Split>>;
+}
+
+/// Corrupts the pictures of a split. All randomness is keyed by (seed, corruption, severity, picture), so a cell is the
+/// same whatever else is measured.
+pub struct Regenerated<'a> {
+    /// The pictures.
+    pub split: &'a Split,
+    /// Seed of the noise.
+    pub seed: u64,
+}
+
 /// One corruption at one severity.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Cell {
-    /// Name of the corruption, as in the benchmark.
+    /// Name of the corruption, as in the benchmark; an approximation's own name, such as `frost_like`.
     pub corruption: String,
+    /// Its group; `null` for a name that the benchmark does not know.
+    pub group: Option<Group>,
     /// 1 to 5.
     pub severity: usize,
-    /// Share of right answers.
-    pub accuracy: f64,
-    /// Expected calibration error, 15 bins.
-    pub ece: f64,
-    /// Mean negative log-likelihood, nats.
-    pub nll: f64,
+    /// How the regenerated form differs from the benchmark's, where it does by more than its random draws.
+    pub approximation: Option<String>,
+    /// Accuracy and calibration, with intervals, before and after scaling.
+    #[serde(flatten)]
+    pub measured: Measured,
 }
 
 /// Means over cells.
@@ -40,92 +72,117 @@ pub struct Means {
     pub cells: usize,
     /// Of the accuracy.
     pub accuracy: f64,
-    /// Of the calibration error.
+    /// Of the calibration error, 15 bins.
     pub ece: f64,
     /// Of the negative log-likelihood, nats.
     pub nll: f64,
+    /// Of the Brier score.
+    pub brier: f64,
+    /// Of the calibration error before scaling.
+    pub unscaled_ece: f64,
+    /// Of the negative log-likelihood before scaling, nats.
+    pub unscaled_nll: f64,
 }
 
 /// The table of a model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Corrupted {
-    /// Always `regenerated`: see the module's first paragraphs.
-    pub origin: String,
+    /// Where the pictures come from.
+    pub origin: Origin,
     /// Pictures behind each cell.
     pub pictures: usize,
     /// Temperature the probabilities were scaled with.
     pub temperature: f64,
     /// By corruption, then severity.
     pub cells: Vec<Cell>,
-    /// Over all cells of the benchmark's corruptions; `dark` is not one of them.
-    pub mean: Means,
+    /// Over the cells of the benchmark's 15 corruptions; `null` where there is none.
+    pub mean: Option<Means>,
+    /// Over the cells of the benchmark's four held-out corruptions.
+    pub mean_held_out: Option<Means>,
 }
 
 impl Corrupted {
-    /// Means over the severities of one corruption.
-    pub fn of(&self, corruption: Corruption) -> Means {
-        means(self.cells.iter().filter(|c| c.corruption == corruption.name()))
+    /// Means over the cells that `chosen` picks; none where it picks none.
+    pub fn means(&self, chosen: impl Fn(&Cell) -> bool) -> Option<Means> {
+        means(&self.cells, chosen)
     }
 }
 
-/// Means over cells.
-pub fn means<'a>(cells: impl Iterator<Item = &'a Cell>) -> Means {
-    let (mut n, mut sums) = (0, [0.0; 3]);
-    for cell in cells {
-        n += 1;
-        sums.iter_mut().zip([cell.accuracy, cell.ece, cell.nll]).for_each(|(s, v)| *s += v);
-    }
-    let [accuracy, ece, nll] = sums.map(|s| s / n as f64);
-    Means { cells: n, accuracy, ece, nll }
+fn means(cells: &[Cell], chosen: impl Fn(&Cell) -> bool) -> Option<Means> {
+    let cells: Vec<&Measured> = cells.iter().filter(|c| chosen(c)).map(|c| &c.measured).collect();
+    let mean = |of: fn(&Measured) -> f64| cells.iter().map(|m| of(m)).sum::<f64>() / cells.len() as f64;
+    (!cells.is_empty()).then(|| Means {
+        cells: cells.len(),
+        accuracy: mean(|m| m.metrics.accuracy),
+        ece: mean(|m| m.metrics.ece),
+        nll: mean(|m| m.metrics.nll),
+        brier: mean(|m| m.metrics.brier),
+        unscaled_ece: mean(|m| m.unscaled.ece),
+        unscaled_nll: mean(|m| m.unscaled.nll),
+    })
 }
 
-/// Measures an engine on every corruption and severity of a split; `done` hears of each finished cell.
+/// Measures an engine on every corruption and severity of a source; `done` hears of each finished cell.
 ///
 /// # Errors
-/// When the split is empty or does not fit the engine, or the engine fails.
+/// When the pictures cannot be had or do not fit the engine, or the engine fails.
 pub fn corrupted(
     engine: &dyn Engine,
-    split: &Split,
+    source: &dyn Source,
     preprocess: &Preprocess,
     temperature: f64,
-    seed: u64,
     done: &mut dyn FnMut(&Cell),
 ) -> Result<Corrupted> {
     let classes = engine.shapes().classes;
-    if split.is_empty() || split.labels.iter().any(|&l| l >= classes) {
-        let reason = format!("it holds {} pictures, and the network knows {classes} classes", split.len());
-        return Err(Error::Setting { name: "data".into(), reason });
-    }
-    let mut cells = Vec::with_capacity(Corruption::ALL.len() * SEVERITIES);
-    for corruption in Corruption::ALL {
+    let (mut cells, mut pictures) = (Vec::new(), 0);
+    for name in source.corruptions() {
+        let known = Corruption::ALL.into_iter().find(|c| c.name() == name || c.benchmark_name() == Some(&name));
+        let approximation = known.filter(|_| source.origin() == Origin::Regenerated).and_then(|c| c.approximation());
         for severity in 1..=SEVERITIES {
-            let worse = apply(split, corruption, severity, seed)?;
+            let split = source.pictures(&name, severity)?;
+            require(&split, classes)?;
+            pictures = split.len();
             let mut logits = Vec::with_capacity(split.len() * classes);
-            for indices in (0..worse.len()).collect::<Vec<_>>().chunks(super::BATCH) {
-                logits.extend(engine.run(&planar(&worse, indices, preprocess))?.logits);
+            for indices in (0..split.len()).collect::<Vec<_>>().chunks(super::BATCH) {
+                logits.extend(engine.run(&planar(&split, indices, preprocess))?.logits);
             }
-            let Metrics { accuracy, ece, nll, .. } =
-                Metrics::measure(&softmax_rows(&logits, classes, temperature), classes, &split.labels)?;
-            let cell = Cell { corruption: corruption.name().into(), severity, accuracy, ece, nll };
+            let cell = Cell {
+                corruption: name.clone(),
+                group: known.map(Corruption::group),
+                severity,
+                approximation: approximation.map(String::from),
+                measured: Measured::of(&logits, classes, &split.labels, temperature)?,
+            };
             done(&cell);
             cells.push(cell);
         }
     }
-    let mean = means(cells.iter().filter(|c| c.corruption != Corruption::Dark.name()));
-    Ok(Corrupted { origin: "regenerated".into(), pictures: split.len(), temperature, cells, mean })
+    let mean = means(&cells, |c| c.group.is_some_and(Group::in_benchmark));
+    let mean_held_out = means(&cells, |c| c.group == Some(Group::HeldOut));
+    Ok(Corrupted { origin: source.origin(), pictures, temperature, cells, mean, mean_held_out })
 }
 
-/// The corrupted pictures of a split.
-fn apply(split: &Split, corruption: Corruption, severity: usize, seed: u64) -> Result<Split> {
-    // The name is the key, so that a longer list of corruptions changes no cell; severities are fewer than 16.
-    let key = corruption.name().bytes().fold(0usize, |key, b| key.wrapping_mul(31).wrapping_add(b.into()));
-    let key = key.wrapping_mul(16).wrapping_add(severity);
-    let one = |index: usize| {
-        let mut rng = stream(seed, Purpose::Corruption, key, index);
-        Ok(corruption.apply(&split.to_picture(index), severity, &mut rng)?.rgb)
-    };
-    let pictures = (0..split.len()).into_par_iter().map(one).collect::<Result<Vec<_>>>()?;
-    Ok(Split { rgb: pictures.concat(), ..split.clone() })
+impl Source for Regenerated<'_> {
+    fn origin(&self) -> Origin {
+        Origin::Regenerated
+    }
+
+    fn corruptions(&self) -> Vec<String> {
+        Corruption::ALL.into_iter().map(|c| c.name().to_string()).collect()
+    }
+
+    fn pictures(&self, corruption: &str, severity: usize) -> Result<Cow<'_, Split>> {
+        let corruption: Corruption = corruption.parse()?;
+        // The name is the key, so that a longer list of corruptions changes no cell; severities are fewer than 16.
+        let key = corruption.name().bytes().fold(0usize, |key, b| key.wrapping_mul(31).wrapping_add(b.into()));
+        let key = key.wrapping_mul(16).wrapping_add(severity);
+        let one = |index: usize| {
+            let mut rng = stream(self.seed, Purpose::Corruption, key, index);
+            Ok(corruption.apply(&self.split.to_picture(index), severity, &mut rng)?.rgb)
+        };
+        let pictures = (0..self.split.len()).into_par_iter().map(one).collect::<Result<Vec<_>>>()?;
+        Ok(Cow::Owned(Split { rgb: pictures.concat(), ..self.split.clone() }))
+    }
 }
 
 #[cfg(test)]
@@ -142,7 +199,10 @@ mod tests {
         let rgb = (0..n * 32 * 32 * 3).map(|i| (i % 97) as u8 + rng.random_range(0..150u8)).collect();
         let labels = (0..n).map(|i| i % 10).collect();
         let names = (0..n).map(|i| i.to_string()).collect();
-        (Split { size: 32, rgb, labels, names, sets: vec![] }, Preprocess { size: 32, mean: [0.5; 3], std: [0.25; 3] })
+        (
+            Split { size: 32, rgb, labels, names, ..Split::default() },
+            Preprocess { size: 32, mean: [0.5; 3], std: [0.25; 3] },
+        )
     }
 
     #[test]
@@ -150,39 +210,45 @@ mod tests {
         let engine = NetworkEngine::new(network(), 32).unwrap();
         let (split, preprocess) = split(3);
         let mut heard = 0;
-        let table = corrupted(&engine, &split, &preprocess, 1.5, 3, &mut |_| heard += 1).unwrap();
-        assert_eq!((table.origin.as_str(), table.pictures), ("regenerated", 3));
+        let source = Regenerated { split: &split, seed: 3 };
+        let table = corrupted(&engine, &source, &preprocess, 1.5, &mut |_| heard += 1).unwrap();
+        assert_eq!((table.origin, table.pictures), (Origin::Regenerated, 3));
         assert_eq!((heard, table.cells.len()), (Corruption::ALL.len() * 5, Corruption::ALL.len() * 5));
         let names: BTreeSet<_> = table.cells.iter().map(|c| (&c.corruption, c.severity)).collect();
         assert_eq!(names.len(), table.cells.len());
-        assert_eq!(table.mean.cells, table.cells.len() - 5);
-        let benchmark = Corruption::ALL.into_iter().filter(|c| *c != Corruption::Dark);
-        let nll = benchmark.map(|c| table.of(c).nll).sum::<f64>() / (Corruption::ALL.len() - 1) as f64;
-        assert!((table.mean.nll - nll).abs() < 1e-12);
-        assert_eq!(table, corrupted(&engine, &split, &preprocess, 1.5, 3, &mut |_| {}).unwrap());
+        // 15 of the benchmark, 4 held out, and our own `dark`, which no mean holds.
+        let (mean, held_out) = (table.mean.unwrap(), table.mean_held_out.unwrap());
+        assert_eq!((mean.cells, held_out.cells, table.cells.len()), (75, 20, 100));
+        let nll = table.cells.iter().filter(|c| c.group.unwrap().in_benchmark()).map(|c| c.measured.metrics.nll);
+        assert!((mean.nll - nll.sum::<f64>() / 75.0).abs() < 1e-12);
+        let frost = table.cells.iter().find(|c| c.corruption == "frost_like").unwrap();
+        assert!(frost.approximation.as_ref().unwrap().contains("frost"));
+        assert_eq!(table, corrupted(&engine, &source, &preprocess, 1.5, &mut |_| {}).unwrap());
         let (empty, _) = self::split(0);
-        assert!(corrupted(&engine, &empty, &preprocess, 1.0, 3, &mut |_| {}).is_err());
+        let source = Regenerated { split: &empty, seed: 3 };
+        assert!(corrupted(&engine, &source, &preprocess, 1.0, &mut |_| {}).is_err());
     }
 
     #[test]
     fn a_cell_is_the_figures_of_the_corrupted_pictures() {
         let engine = NetworkEngine::new(network(), 32).unwrap();
         let (split, preprocess) = split(20);
-        let table = corrupted(&engine, &split, &preprocess, 2.0, 3, &mut |_| {}).unwrap();
-        for (corruption, severity) in [(Corruption::Contrast, 5), (Corruption::GaussianNoise, 2)] {
-            let worse = apply(&split, corruption, severity, 3).unwrap();
+        let source = |seed| Regenerated { split: &split, seed };
+        let table = corrupted(&engine, &source(3), &preprocess, 2.0, &mut |_| {}).unwrap();
+        for (corruption, severity) in [("contrast", 5), ("gaussian_noise", 2)] {
+            let of = source(3);
+            let worse = of.pictures(corruption, severity).unwrap();
             assert_ne!(worse.rgb, split.rgb);
             let logits = crate::evaluate::logits(&engine, &worse, &preprocess).unwrap();
-            let m = Metrics::measure(&softmax_rows(&logits, 10, 2.0), 10, &split.labels).unwrap();
-            let cell =
-                table.cells.iter().find(|c| c.corruption == corruption.name() && c.severity == severity).unwrap();
-            assert_eq!((cell.accuracy, cell.ece, cell.nll), (m.accuracy, m.ece, m.nll));
+            let cell = table.cells.iter().find(|c| c.corruption == corruption && c.severity == severity).unwrap();
+            assert_eq!(cell.measured, Measured::of(&logits, 10, &split.labels, 2.0).unwrap());
         }
         // Noise is a picture's own, and another for another seed, severity or picture.
-        let noisy = |seed, severity| apply(&split, Corruption::GaussianNoise, severity, seed).unwrap().rgb;
+        let noisy = |seed, severity| source(seed).pictures("gaussian_noise", severity).unwrap().into_owned().rgb;
         assert_eq!(noisy(3, 1), noisy(3, 1));
         assert_ne!(noisy(3, 1), noisy(4, 1));
-        let few = apply(&split.subset(&[0, 1]), Corruption::GaussianNoise, 1, 3).unwrap();
+        let few = split.subset(&[0, 1]);
+        let few = Regenerated { split: &few, seed: 3 }.pictures("gaussian_noise", 1).unwrap().into_owned();
         assert_eq!(few.rgb, noisy(3, 1)[..few.rgb.len()]);
     }
 }

@@ -1,21 +1,23 @@
-//! What a network is worth on a split: accuracy, calibration, faithfulness of its explanations, completeness; and what
-//! is left of it on attacked and corrupted pictures.
+//! What a network is worth on a split: accuracy, calibration, faithfulness and completeness of its explanations, in two
+//! passes; more of explanations and embeddings on a sample; and what is left of it on attacked and corrupted pictures.
 //!
 //! Works on any [`Engine`], so that a trained network, an exported file and a sealed bundle are measured by one path.
 
 mod attack;
 mod corrupted;
 mod engine;
-mod interval;
+mod explanation;
 mod logistic;
+mod measured;
 mod multi_label;
 mod probe;
 pub mod refit;
 
 pub use attack::{Attack, Attacked, attacked};
-pub use corrupted::{Cell, Corrupted, Means, SEVERITIES, corrupted};
+pub use corrupted::{Cell, Corrupted, Means, Origin, Regenerated, SEVERITIES, Source, corrupted};
 pub use engine::NetworkEngine;
-pub use interval::{Intervals, RESAMPLES};
+pub use explanation::{Explanations, Occlusion, explanations, spread};
+pub use measured::Measured;
 pub(crate) use multi_label::exact_matches;
 pub use multi_label::{LabelFigures, LabelPrecision, average_precision, evaluate_labels};
 pub use probe::{NEIGHBOURS, Probe, probe};
@@ -27,8 +29,10 @@ use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use excon_edge::engine::Engine;
 use excon_edge::image::{Picture, Preprocess};
-use excon_edge::probability::{Metrics, log_softmax, softmax_rows};
-use excon_edge::saliency::{Faithfulness, LinearHead, class_activation_map, completeness_residual, faithfulness};
+use excon_edge::probability::{Bin, Estimate, argmax, log_softmax, reliability, softmax_rows};
+use excon_edge::saliency::{
+    Faithfulness, LinearHead, Localised, class_activation_map, completeness_residual, confidences, localise,
+};
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
@@ -37,6 +41,9 @@ const BATCH: usize = 64;
 /// Share of the pixels that stays when faithfulness is measured, as in the released evaluation.
 pub const KEPT: f64 = 0.15;
 
+/// Bins of the reliability diagrams, those of the ECE.
+const BINS: usize = 15;
+
 /// Figures of one network on one split.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Evaluation {
@@ -44,12 +51,17 @@ pub struct Evaluation {
     pub engine: String,
     /// Temperature the probabilities were scaled with.
     pub temperature: f64,
-    /// Accuracy and calibration.
-    pub metrics: Metrics,
-    /// 95 % bootstrap intervals of accuracy and ECE.
-    pub intervals: Intervals,
+    /// Accuracy and calibration, with intervals, before and after scaling.
+    #[serde(flatten)]
+    pub measured: Measured,
+    /// Accuracy of each class, in the order of the labels; `null` without pictures.
+    pub accuracy_of: Vec<Option<f64>>,
+    /// Reliability diagrams: bins before scaling, then after.
+    pub reliability: [Vec<Bin>; 2],
     /// Drop and increase of the predicted class when only the most salient pixels stay.
     pub faithfulness: Faithfulness,
+    /// Whether the maps find the objects, where the data set has boxes around them.
+    pub localisation: Option<Localisation>,
     /// Largest `|mean(CAM) + b − logit| / (1 + |logit|)` over pictures, for the predicted class.
     pub completeness_residual: f64,
     /// Seconds, faithfulness included.
@@ -57,6 +69,32 @@ pub struct Evaluation {
     /// `n × classes`, before scaling.
     #[serde(skip)]
     pub logits: Vec<f32>,
+}
+
+/// How the maps of the labelled classes find the objects, over the pictures that have a box.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Localisation {
+    /// Pictures with a box.
+    pub count: usize,
+    /// Share of a map's positive evidence inside the box.
+    pub energy: Estimate,
+    /// Share of the pictures whose map has its largest value inside the box.
+    pub pointing: Estimate,
+    /// Mean share of the picture inside the box: what a flat map or a random point reaches.
+    pub area: f64,
+}
+
+impl Localisation {
+    fn of(found: &[Localised]) -> Option<Self> {
+        let energies: Vec<f64> = found.iter().map(|l| l.energy).collect();
+        let hits: Vec<bool> = found.iter().map(|l| l.hit).collect();
+        Some(Self {
+            count: found.len(),
+            energy: Estimate::mean(&energies, [0.0, 1.0])?,
+            pointing: Estimate::share(&hits)?,
+            area: found.iter().map(|l| l.area).sum::<f64>() / found.len() as f64,
+        })
+    }
 }
 
 /// Measures an engine on a split. `head` is the engine's linear head; `temperature` scales the probabilities.
@@ -73,51 +111,63 @@ pub fn evaluate(
     let started = Instant::now();
     let shapes = engine.shapes();
     let classes = shapes.classes;
-    if split.is_empty() || split.labels.iter().any(|&l| l >= classes) {
-        let reason = format!("it holds {} pictures, and the network knows {classes} classes", split.len());
-        return Err(Error::Setting { name: "data".into(), reason });
-    }
+    require(split, classes)?;
+    let [_, rows, columns] = shapes.input;
     let mut logits = Vec::with_capacity(split.len() * classes);
     let mut residual = 0f64;
-    let mut parts = Vec::new();
+    let (mut whole, mut masked, mut found) = (Vec::new(), Vec::new(), Vec::new());
     for indices in (0..split.len()).collect::<Vec<_>>().chunks(BATCH) {
         let images = planar(split, indices, preprocess);
         let out = engine.run(&images)?;
         let each = shapes.features.iter().product::<usize>();
-        for (features, row) in out.features.chunks_exact(each).zip(out.logits.chunks_exact(classes)) {
-            let class = excon_edge::probability::argmax(row);
+        let pictures = out.features.chunks_exact(each).zip(out.logits.chunks_exact(classes));
+        for ((features, row), &i) in pictures.zip(indices) {
+            let class = argmax(row);
             let map = class_activation_map(features, shapes.features, head, class);
             let gap = completeness_residual(&map, head, class, row[class]);
             residual = if gap.is_nan() { f64::INFINITY } else { residual.max(gap) };
+            if let Some(object) = split.object(i) {
+                let map = class_activation_map(features, shapes.features, head, split.labels[i]);
+                found.extend(localise(&map.upsample(columns, rows), object));
+            }
         }
+        let (p, q) = confidences(engine, head, &images, &out, KEPT)?;
+        whole.extend(p);
+        masked.extend(q);
         logits.extend_from_slice(&out.logits);
-        parts.push(faithfulness(engine, head, &images, KEPT)?);
     }
-    let probabilities = softmax_rows(&logits, classes, temperature);
+    let bins = |temperature| reliability(&softmax_rows(&logits, classes, temperature), classes, &split.labels, BINS);
     Ok(Evaluation {
         engine: engine.name().into(),
         temperature,
-        metrics: Metrics::measure(&probabilities, classes, &split.labels)?,
-        intervals: Intervals::of(&probabilities, classes, &split.labels),
-        faithfulness: joined(&parts),
+        measured: Measured::of(&logits, classes, &split.labels, temperature)?,
+        accuracy_of: accuracy_of(&logits, classes, &split.labels),
+        reliability: [bins(1.0), bins(temperature)],
+        faithfulness: Faithfulness::of(&whole, &masked)?,
+        localisation: Localisation::of(&found),
         completeness_residual: residual,
         seconds: started.elapsed().as_secs_f64(),
         logits,
     })
 }
 
-/// The averages over all pictures from those of parts.
-fn joined(parts: &[Faithfulness]) -> Faithfulness {
-    let count: usize = parts.iter().map(|p| p.count).sum();
-    let mean =
-        |value: fn(&Faithfulness) -> f64| parts.iter().map(|p| value(p) * p.count as f64).sum::<f64>() / count as f64;
-    Faithfulness {
-        drop: mean(|p| p.drop),
-        increase: mean(|p| p.increase),
-        gain: mean(|p| p.gain),
-        decrease: mean(|p| p.decrease),
-        count,
+/// Share of right answers of each class; none for a class without pictures.
+fn accuracy_of(logits: &[f32], classes: usize, labels: &[usize]) -> Vec<Option<f64>> {
+    let mut tally = vec![(0usize, 0usize); classes];
+    for (row, &label) in logits.chunks_exact(classes).zip(labels) {
+        tally[label].0 += usize::from(argmax(row) == label);
+        tally[label].1 += 1;
     }
+    tally.into_iter().map(|(hits, count)| (count > 0).then(|| hits as f64 / count as f64)).collect()
+}
+
+/// Refuses an empty split, and one with other classes than the network's.
+fn require(split: &Split, classes: usize) -> Result<()> {
+    if split.is_empty() || split.labels.iter().any(|&l| l >= classes) {
+        let reason = format!("it holds {} pictures, and the network knows {classes} classes", split.len());
+        return Err(Error::Setting { name: "data".into(), reason });
+    }
+    Ok(())
 }
 
 /// Logits of every picture of a split, `n × classes`.
@@ -174,7 +224,7 @@ impl Validation {
         }
         let (mut hits, mut nll) = (0usize, 0f64);
         for (row, &label) in logits.chunks_exact(data.labels.len()).zip(&split.labels) {
-            hits += usize::from(excon_edge::probability::argmax(row) == label);
+            hits += usize::from(argmax(row) == label);
             nll -= log_softmax(row, 1.0)[label];
         }
         let n = split.len() as f64;

@@ -36,7 +36,7 @@ fn data() -> Dataset {
         rgb: (0..8 * 32 * 32 * 3).map(bytes).collect(),
         labels: whole(&fixture()["label"]),
         names: (0..8).map(|i| i.to_string()).collect(),
-        sets: vec![],
+        ..Split::default()
     };
     Dataset {
         name: "noise".into(),
@@ -424,7 +424,7 @@ fn pairs() -> Pairs {
     of[2] = vec![0, 1];
     let rgb = [vec![1; 32 * 32 * 3], vec![2; 32 * 32 * 3]].concat();
     let names = vec!["a".into(), "b".into()];
-    let pictures = Split { size: 32, rgb, labels: vec![0, 0], names, sets: vec![] };
+    let pictures = Split { size: 32, rgb, labels: vec![0, 0], names, ..Split::default() };
     Pairs { pictures, of, towards: vec![None, Some((9, 0.75))] }
 }
 

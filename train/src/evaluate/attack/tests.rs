@@ -91,16 +91,16 @@ fn attacked_splits_are_measured() {
     let bytes = tensors("network/batch")["image_u8"].permute((0, 2, 3, 1)).unwrap().flatten_all().unwrap();
     let (_, labels) = pictures();
     let names = (0..12).map(|i| i.to_string()).collect();
-    let split = Split { size: 32, rgb: bytes.to_vec1().unwrap(), labels, names, sets: vec![] };
+    let split = Split { size: 32, rgb: bytes.to_vec1().unwrap(), labels, names, ..Split::default() };
     let preprocess = Preprocess { size: 32, mean: MEAN, std: STD };
     let run = |attack, seed| attacked(&network, &split, &preprocess, 1.0, attack, seed).unwrap();
     // Right of 12, from the fixture's notes: FGSM 3, 1, 0, 0; PGD 0.
     for (attack, right) in Attack::ALL.into_iter().zip([3.0, 1.0, 0.0, 0.0, 0.0]) {
         let a = run(attack, 1);
-        assert_eq!((a.metrics.accuracy, a.metrics.count), (right / 12.0, 12), "{}", a.name);
+        assert_eq!((a.measured.metrics.accuracy, a.measured.metrics.count), (right / 12.0, 12), "{}", a.name);
         assert_eq!(a, run(attack, 1));
     }
-    assert_ne!(run(Attack::ALL[4], 1).metrics.nll, run(Attack::ALL[4], 2).metrics.nll);
+    assert_ne!(run(Attack::ALL[4], 1).measured.metrics.nll, run(Attack::ALL[4], 2).measured.metrics.nll);
     assert_eq!(Attack::ALL.map(|a| a.name())[3..], ["FGSM 8/255", "PGD-20 8/255"]);
     // A start is the picture's own.
     assert_eq!(noise(&[4], 2, 0.1, 1), noise(&[3, 4], 2, 0.1, 1)[12..]);
