@@ -19,6 +19,12 @@ fn wrong_words_on_the_command_line() {
     refused(excon(here, &["train", "--data", "trashnet", "--recipe", "exconn", "--out", "run"]), 64, &["excon"]);
     refused(excon(here, &["nonsense"]), 64, &[]);
     refused(excon(here, &["train", "--data", "trashnet", "--set", "epocs=3", "--out", "run"]), 64, &["epochs"]);
+    #[cfg(not(feature = "cuda"))]
+    refused(
+        excon(here, &["train", "--data", "trashnet", "--device", "cuda", "--out", "run"]),
+        64,
+        &["--features cuda", "--device cpu"],
+    );
     refused(excon_edge(here, &["predict"]), 64, &[]);
     assert!(fs::read_dir(here).unwrap().next().is_none(), "something was written");
 }

@@ -62,7 +62,7 @@ fn noise(pictures: usize) -> Split {
         rgb: (0..pictures * SIZE * SIZE * 3).map(|_| byte()).collect(),
         labels: (0..pictures).map(|i| i % 100).collect(),
         names: (0..pictures).map(|i| i.to_string()).collect(),
-        sets: vec![],
+        ..Split::default()
     }
 }
 

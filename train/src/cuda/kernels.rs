@@ -8,6 +8,7 @@ use super::memory::{Block, Pool};
 use crate::Result;
 use crate::config::Precision;
 use crate::kernel::EPSILON;
+use excon_edge::kernel::Clip;
 use std::rc::Rc;
 
 /// Threads of every block.
@@ -254,28 +255,37 @@ impl Machine {
         self.spread("norm_fold", count, &arguments)
     }
 
-    /// `to = relu?(x · scale + shift + residual?)`; `to` may be `x`.
+    /// `to = clip(x · scale + shift + residual?)`; `to` may be `x`.
     pub fn norm_apply(
         &self,
         x: &Map,
         residual: Option<&Map>,
         (scale, shift): (Address, Address),
-        relu: bool,
+        clip: Clip,
         to: &Map,
     ) -> Result<()> {
         let residual = maybe(residual.map(Map::at));
-        let arguments =
-            [at(x.at()), residual, at(scale), at(shift), relu.into(), long(x.packs()), int(x.channels), at(to.at())];
+        let arguments = [
+            at(x.at()),
+            residual,
+            at(scale),
+            at(shift),
+            clip.low.into(),
+            clip.high.into(),
+            long(x.packs()),
+            int(x.channels),
+            at(to.at()),
+        ];
         self.spread("norm_apply", x.packs(), &arguments)
     }
 
     /// Backward pass of a norm with batch statistics: from the gradient (one or two maps to be added) of its output and,
-    /// where it ended in a ReLU, that output `gate`. Writes the parameters' gradients, returns that of `x` and, where
+    /// where it ended in an activation, that output and its upper end, `gate`. Writes the parameters' gradients, returns that of `x` and, where
     /// `residual`, of the residual.
     pub fn norm_gradient(
         &self,
         gradient: [Option<&Map>; 2],
-        gate: Option<&Map>,
+        gate: Option<(&Map, f32)>,
         x: &Map,
         statistics: &Block,
         weights: Option<&Weights>,
@@ -286,10 +296,12 @@ impl Machine {
         let (chunk, chunks, tiles) = self.chunks(x.pixels(), x.channels);
         let sums = self.pool.floats(2 * chunks * x.channels)?;
         let [first, second] = gradient.map(|g| maybe(g.map(Map::at)));
-        let gate = maybe(gate.map(Map::at));
+        let high = Argument::Float(gate.map_or(f32::INFINITY, |(_, high)| high));
+        let gate = maybe(gate.map(|(y, _)| y.at()));
         let (area, pixels, channels) = (int(x.area()), int(x.pixels()), int(x.channels));
         let statistics = at(statistics.address());
-        let arguments = [first, second, gate, at(x.at()), statistics, pixels, channels, int(chunk), at(sums.address())];
+        let arguments =
+            [first, second, gate, high, at(x.at()), statistics, pixels, channels, int(chunk), at(sums.address())];
         self.device().launch("norm_gradient_sums", (chunks, tiles), &arguments)?;
         let coefficients = self.pool.floats(3 * x.channels)?;
         let arguments = [
@@ -312,6 +324,7 @@ impl Machine {
             first,
             second,
             gate,
+            high,
             at(x.at()),
             at(coefficients.address()),
             maybe(weights.map(|w| w.each.address())),
@@ -325,16 +338,17 @@ impl Machine {
         Ok((dx, dresidual))
     }
 
-    /// `to = relu?(a + b?)`; `to` may be `a` or `b`.
-    pub fn add(&self, a: &Map, b: Option<&Map>, relu: bool, to: &Map) -> Result<()> {
-        let arguments = [at(a.at()), maybe(b.map(Map::at)), relu.into(), long(a.packs()), at(to.at())];
+    /// `to = clip(a + b?)`; `to` may be `a` or `b`.
+    pub fn add(&self, a: &Map, b: Option<&Map>, clip: Clip, to: &Map) -> Result<()> {
+        let (low, high) = (clip.low.into(), clip.high.into());
+        let arguments = [at(a.at()), maybe(b.map(Map::at)), low, high, long(a.packs()), at(to.at())];
         self.spread("add", a.packs(), &arguments)
     }
 
-    /// The gradient before a ReLU whose output was `y`.
-    pub fn gate(&self, gradient: &Map, y: &Map) -> Result<Map> {
+    /// The gradient before a ReLU (`high` infinite) or ReLU6 whose output was `y`.
+    pub fn gate(&self, gradient: &Map, y: &Map, high: f32) -> Result<Map> {
         let to = self.like(y)?;
-        self.spread("gate", y.packs(), &[at(gradient.at()), at(y.at()), long(y.packs()), at(to.at())])?;
+        self.spread("gate", y.packs(), &[at(gradient.at()), at(y.at()), high.into(), long(y.packs()), at(to.at())])?;
         Ok(to)
     }
 

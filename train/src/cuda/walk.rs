@@ -1,6 +1,6 @@
 //! Walks a network's graph on the device: the same plan as on the CPU, and the backward pass from it.
 //!
-//! A chain convolution → norm → [sum] → ReLU is a convolution and two kernels forward, two kernels and two convolutions
+//! A chain convolution → norm → [sum] → activation is a convolution and two kernels forward, two kernels and two convolutions
 //! backward. Where two gradients of a map meet they stay two maps, and the kernel that needs their sum adds them as it
 //! reads.
 
@@ -10,6 +10,7 @@ use super::memory::Block;
 use super::parameters::Parameters;
 use crate::network::{Graph, MOMENTUM, NodeId, NormMode, Op, Plan, Step};
 use crate::{Error, Result};
+use excon_edge::kernel::Clip;
 
 /// What a node's output is.
 #[derive(Clone)]
@@ -109,7 +110,7 @@ impl Walker {
                 Step::Skip | Step::Absorbed => continue,
                 Step::Single if id == 0 => Value::Map(x.clone()),
                 Step::Single => self.single(&pass, id)?,
-                Step::Chain { conv, norm, residual, relu } => {
+                Step::Chain { conv, norm, residual, clip } => {
                     let input = pass.map(graph, graph.nodes[conv.unwrap_or(norm)].inputs[0])?.clone();
                     let residual = residual.map(|r| pass.map(graph, r).cloned()).transpose()?;
                     let x = match conv {
@@ -118,7 +119,7 @@ impl Walker {
                     };
                     // Nobody else reads the convolution's result, and without a backward pass nobody will.
                     let y = if conv.is_some() && !wanted.backward { x.clone() } else { self.machine.like(&x)? };
-                    let statistics = self.normalise(norm, &x, residual.as_ref(), relu, wanted, &y)?;
+                    let statistics = self.normalise(norm, &x, residual.as_ref(), clip, wanted, &y)?;
                     if wanted.backward {
                         let Some(statistics) = statistics else {
                             return Err(unfit(graph, norm, "has no backward pass with running statistics"));
@@ -140,20 +141,20 @@ impl Walker {
         Ok(pass)
     }
 
-    /// Writes `relu?(norm(x) + residual?)` to `y`; the statistics where they are the batch's.
+    /// Writes `clip(norm(x) + residual?)` to `y`; the statistics where they are the batch's.
     fn normalise(
         &self,
         norm: NodeId,
         x: &Map,
         residual: Option<&Map>,
-        relu: bool,
+        clip: Clip,
         wanted: &Wanted,
         y: &Map,
     ) -> Result<Option<Block>> {
         let (at, _): (NormAt, _) = self.parameters.norm(norm)?;
         let momentum = match wanted.mode {
             NormMode::Eval => {
-                self.machine.norm_apply(x, residual, self.parameters.folded(norm)?, relu, y)?;
+                self.machine.norm_apply(x, residual, self.parameters.folded(norm)?, clip, y)?;
                 return Ok(None);
             }
             NormMode::Train => Some(MOMENTUM),
@@ -161,7 +162,7 @@ impl Walker {
         };
         let statistics = self.machine.norm_statistics(x, wanted.weights, at, momentum)?;
         let part = |n: usize| statistics.address() + (4 * n * x.channels) as u64;
-        self.machine.norm_apply(x, residual, (part(2), part(3)), relu, y)?;
+        self.machine.norm_apply(x, residual, (part(2), part(3)), clip, y)?;
         Ok(Some(statistics))
     }
 
@@ -171,14 +172,14 @@ impl Walker {
         let input = node.inputs[0];
         Ok(match (&node.op, &pass.values[input]) {
             (Op::Conv { .. }, Some(Value::Map(x))) => Value::Map(self.convolve(id, x)?),
-            (Op::Relu, Some(Value::Map(x))) => {
+            (Op::Relu | Op::Relu6, Some(Value::Map(x))) => {
                 let y = machine.like(x)?;
-                machine.add(x, None, true, &y)?;
+                machine.add(x, None, graph.clip(id).unwrap_or(Clip::NONE), &y)?;
                 Value::Map(y)
             }
             (Op::Add, Some(Value::Map(a))) => {
                 let y = machine.like(a)?;
-                machine.add(a, Some(pass.map(graph, node.inputs[1])?), false, &y)?;
+                machine.add(a, Some(pass.map(graph, node.inputs[1])?), Clip::NONE, &y)?;
                 Value::Map(y)
             }
             (&Op::MaxPool { kernel, stride, padding }, Some(Value::Map(x))) => {
@@ -236,9 +237,9 @@ impl Walker {
                     let g = self.sum(g)?;
                     self.map_backward(&pass, id, g, &mut gradients)?;
                 }
-                (Step::Chain { conv, norm, residual, relu }, Some(Gradient::Maps(g))) => {
+                (Step::Chain { conv, norm, residual, clip }, Some(Gradient::Maps(g))) => {
                     let saved = pass.saved[id].take().ok_or_else(|| unfit(&self.graph, id, "kept nothing"))?;
-                    self.chain_backward(&pass, id, (conv, norm, residual, relu), g, saved, &mut gradients)?;
+                    self.chain_backward(&pass, id, (conv, norm, residual, clip), g, saved, &mut gradients)?;
                 }
                 _ => {}
             }
@@ -251,7 +252,7 @@ impl Walker {
         &self,
         pass: &Pass,
         id: NodeId,
-        (conv, norm, residual, relu): (Option<NodeId>, NodeId, Option<NodeId>, bool),
+        (conv, norm, residual, clip): (Option<NodeId>, NodeId, Option<NodeId>, Clip),
         mut gradient: Vec<Map>,
         saved: Saved,
         gradients: &mut [Option<Gradient>],
@@ -260,7 +261,7 @@ impl Walker {
         if gradient.len() > 2 {
             gradient = vec![self.sum(gradient)?];
         }
-        let gate = if relu { Some(pass.map(graph, id)?) } else { None };
+        let gate = if clip == Clip::NONE { None } else { Some((pass.map(graph, id)?, clip.high)) };
         let (at, to) = self.parameters.norm(norm)?;
         let both = [gradient.first(), gradient.get(1)];
         let weights = pass.weights.as_ref();
@@ -314,7 +315,10 @@ impl Walker {
         let input = node.inputs[0];
         match node.op {
             Op::Conv { .. } => return self.convolution_backward(pass, id, &g, gradients),
-            Op::Relu => push(gradients, input, machine.gate(&g, pass.map(graph, id)?)?),
+            Op::Relu | Op::Relu6 => {
+                let high = graph.clip(id).unwrap_or(Clip::NONE).high;
+                push(gradients, input, machine.gate(&g, pass.map(graph, id)?, high)?);
+            }
             Op::Add => {
                 push(gradients, input, g.clone());
                 push(gradients, node.inputs[1], g);
@@ -376,7 +380,7 @@ impl Walker {
         for map in maps {
             // A new map: the summands may be shared.
             let to = self.machine.like(&sum)?;
-            self.machine.add(&sum, Some(&map), false, &to)?;
+            self.machine.add(&sum, Some(&map), Clip::NONE, &to)?;
             sum = to;
         }
         Ok(sum)

@@ -60,6 +60,11 @@ static __device__ void store(map_t* to, long long pack, const Floats& wide) {
 
 static __device__ Floats channels_of(const float* table, int pack) { return ((const Floats*)table)[pack]; }
 
+// What is not a number stays so.
+static __device__ float between_limits(float value, float low, float high) {
+    return value < low ? low : (value > high ? high : value);
+}
+
 struct Sum {
     static __device__ float of(float a, float b) { return a + b; }
 };

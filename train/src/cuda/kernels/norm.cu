@@ -1,4 +1,4 @@
-// Batch norm with a residual and a ReLU: forward in two passes over the map, backward in two.
+// Batch norm with a residual and an activation (`low` to `high`: a ReLU, a ReLU6 or nothing): forward in two passes over the map, backward in two.
 //
 // Sums over all pixels are made in two stages, without atomics: each block sums a chunk of pixels for a tile of channels,
 // then one block per eight channels adds the chunks in double. `weights`, where given, has one number per picture: how
@@ -131,24 +131,21 @@ extern "C" __global__ void norm_fold(const float* mean, const float* variance, c
     }
 }
 
-// y = relu?(x * scale + shift + residual?); y may be x.
+// y = x * scale + shift + residual?, between low and high; y may be x.
 extern "C" __global__ void norm_apply(const map_t* x, const map_t* residual, const float* scale, const float* shift,
-                                      int relu, long long packs, int channels, map_t* y) {
+                                      float low, float high, long long packs, int channels, map_t* y) {
     unsigned per_pixel = channels / PACK;
     EACH(at, packs) {
         int pack = (unsigned)at % per_pixel;
         Floats v = load(x, at), k = channels_of(scale, pack), s = channels_of(shift, pack), r = {};
         if (residual) r = load(residual, at);
-        for (int i = 0; i < PACK; ++i) {
-            float value = v.v[i] * k.v[i] + s.v[i] + r.v[i];
-            v.v[i] = relu && value < 0.0f ? 0.0f : value;
-        }
+        for (int i = 0; i < PACK; ++i) v.v[i] = between_limits(v.v[i] * k.v[i] + s.v[i] + r.v[i], low, high);
         store(y, at, v);
     }
 }
 
-// The gradient before the ReLU: (first + second?) where the gate, the forward pass's output, is positive.
-static __device__ Floats gated(const map_t* first, const map_t* second, const map_t* gate, long long at) {
+// The gradient before the activation: (first + second?) where the gate, the forward pass's output, is inside 0 to high.
+static __device__ Floats gated(const map_t* first, const map_t* second, const map_t* gate, float high, long long at) {
     Floats d = load(first, at);
     if (second) {
         Floats more = load(second, at);
@@ -156,14 +153,14 @@ static __device__ Floats gated(const map_t* first, const map_t* second, const ma
     }
     if (gate) {
         Floats y = load(gate, at);
-        for (int i = 0; i < PACK; ++i) d.v[i] = y.v[i] > 0.0f ? d.v[i] : 0.0f;
+        for (int i = 0; i < PACK; ++i) d.v[i] = y.v[i] > 0.0f && y.v[i] < high ? d.v[i] : 0.0f;
     }
     return d;
 }
 
 // Sums of the gradient and of gradient times the deviation of x from its mean.
 extern "C" __global__ void norm_gradient_sums(const map_t* first, const map_t* second, const map_t* gate,
-                                              const map_t* x, const float* statistics, int pixels, int channels,
+                                              float high, const map_t* x, const float* statistics, int pixels, int channels,
                                               int chunk, float* sums) {
     Tiling t = tiling(channels);
     Floats plain = {}, slant = {};
@@ -174,7 +171,7 @@ extern "C" __global__ void norm_gradient_sums(const map_t* first, const map_t* s
 #pragma unroll 4
         for (int pixel = begin + t.lane; pixel < end; pixel += t.lanes) {
             long long at = (long long)pixel * packs + t.pack;
-            Floats d = gated(first, second, gate, at), v = load(x, at);
+            Floats d = gated(first, second, gate, high, at), v = load(x, at);
             for (int i = 0; i < PACK; ++i) {
                 plain.v[i] += d.v[i];
                 slant.v[i] += d.v[i] * (v.v[i] - mean.v[i]);
@@ -206,13 +203,13 @@ extern "C" __global__ void norm_gradient_finish(const float* sums, int chunks, i
 
 // dx = factor * d + weight * (constant - slope * x), with d the gated gradient, which goes to the residual too.
 extern "C" __global__ void norm_gradient_apply(const map_t* first, const map_t* second, const map_t* gate,
-                                               const map_t* x, const float* coefficients, const float* weights,
+                                               float high, const map_t* x, const float* coefficients, const float* weights,
                                                int area, long long packs, int channels, map_t* dx, map_t* dresidual) {
     unsigned per_pixel = channels / PACK;
     EACH(at, packs) {
         int pack = (unsigned)at % per_pixel;
         float weight = weights ? weights[(unsigned)at / per_pixel / area] : 1.0f;
-        Floats d = gated(first, second, gate, at), v = load(x, at);
+        Floats d = gated(first, second, gate, high, at), v = load(x, at);
         Floats k = channels_of(coefficients, pack), slope = channels_of(coefficients + channels, pack);
         Floats constant = channels_of(coefficients + 2 * channels, pack);
         if (dresidual) store(dresidual, at, d);

@@ -1,21 +1,21 @@
-// Element by element: sums and ReLUs that no norm takes along, the linear layers' biases, and the optimizer.
+// Element by element: sums and activations that no norm takes along, the linear layers' biases, and the optimizer.
 
-// y = relu?(a + b?); y may be a or b.
-extern "C" __global__ void add(const map_t* a, const map_t* b, int relu, long long packs, map_t* y) {
+// y = a + b?, between low and high; y may be a or b.
+extern "C" __global__ void add(const map_t* a, const map_t* b, float low, float high, long long packs, map_t* y) {
     EACH(at, packs) {
         Floats v = load(a, at);
         if (b) {
             Floats more = load(b, at);
             for (int i = 0; i < PACK; ++i) v.v[i] += more.v[i];
         }
-        for (int i = 0; i < PACK; ++i) v.v[i] = relu && v.v[i] < 0.0f ? 0.0f : v.v[i];
+        for (int i = 0; i < PACK; ++i) v.v[i] = between_limits(v.v[i], low, high);
         store(y, at, v);
     }
 }
 
-// The gradient before a ReLU whose output was y.
-extern "C" __global__ void gate(const map_t* g, const map_t* y, long long packs, map_t* dx) {
-    EACH(at, packs) store(dx, at, gated(g, nullptr, y, at));
+// The gradient before an activation whose output was y.
+extern "C" __global__ void gate(const map_t* g, const map_t* y, float high, long long packs, map_t* dx) {
+    EACH(at, packs) store(dx, at, gated(g, nullptr, y, high, at));
 }
 
 // y += bias by rows.

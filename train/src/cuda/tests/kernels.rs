@@ -12,6 +12,7 @@ use crate::network::MOMENTUM;
 use crate::optimizer::{Sgd, SgdConfig};
 use crate::recipe::Draw;
 use candle_core::{Device as Cpu, Var};
+use excon_edge::kernel::Clip;
 use excon_edge::saliency::{Map as Saliency, keep_above, keep_top};
 
 const BOTH: [Precision; 2] = [Precision::F32, Precision::Bf16];
@@ -49,11 +50,11 @@ impl Norm {
 fn norms_match_forward_and_backward() {
     let mut rng = rng(1);
     for precision in BOTH {
-        for (shape, residual, relu, two) in [
-            ([3, 5, 7, 8], false, true, false),
-            ([2, 9, 3, 24], true, true, true),
-            ([5, 2, 2, 304], true, false, false),
-            ([40, 4, 4, 16], false, false, true),
+        for (shape, residual, clip, two) in [
+            ([3, 5, 7, 8], false, Clip::RELU, false),
+            ([2, 9, 3, 24], true, Clip { low: 0.0, high: 0.75 }, true),
+            ([5, 2, 2, 304], true, Clip::NONE, false),
+            ([40, 4, 4, 16], false, Clip::NONE, true),
         ] {
             let (len, channels) = (shape.iter().product::<usize>(), shape[3]);
             let draw = |n, rng: &mut ChaCha8Rng| numbers(rng, n);
@@ -62,7 +63,7 @@ fn norms_match_forward_and_backward() {
             let [x_var, r_var, gamma_var, beta_var] =
                 [var(&x, &shape), var(&r, &shape), var(&gamma, &[channels]), var(&beta, &[channels])];
             let with = residual.then_some(r_var.as_tensor());
-            let out = kernel::batch_norm(&x_var, &gamma_var, &beta_var, with, relu, None).unwrap();
+            let out = kernel::batch_norm(&x_var, &gamma_var, &beta_var, with, clip, None).unwrap();
             let g: Vec<f32> = g1.iter().zip(&g2).map(|(a, b)| if two { a + b } else { *a }).collect();
             let mut want = gradients(&out.y, &tensor(&g, &shape), &[&x_var, &gamma_var, &beta_var]);
             want.extend(residual.then(|| gradients(&out.y, &tensor(&g, &shape), &[&r_var]).remove(0)));
@@ -84,17 +85,17 @@ fn norms_match_forward_and_backward() {
                 let y = machine.like(&x).unwrap();
                 let part = |n: usize| statistics.address() + (4 * n * channels) as u64;
                 let with = residual.then_some(&r);
-                machine.norm_apply(&x, with, (part(2), part(3)), relu, &y).unwrap();
+                machine.norm_apply(&x, with, (part(2), part(3)), clip, &y).unwrap();
                 let rounding = rounding(machine);
                 close(&values(machine, &y), &of(&out.y), 4.0 * rounding, "y");
 
-                // The CPU's own result decides about the ReLU, as rounding may have moved a number to 0.
-                let positive = |v: &f32| if *v > 0.0 { 1.0 } else { 0.0 };
-                write(machine, &y.block, &of(&out.y).iter().map(positive).collect::<Vec<_>>());
+                // The CPU's own result decides about the activation, as rounding may have moved a number to an end.
+                let inside = |v: &f32| if *v > 0.0 && *v < clip.high { 0.5 } else { 0.0 };
+                write(machine, &y.block, &of(&out.y).iter().map(inside).collect::<Vec<_>>());
                 let gradient = machine.pool.floats(2 * channels).unwrap();
                 let to = (gradient.address(), gradient.address() + 4 * channels as u64);
                 let both = [Some(&g1), two.then_some(&g2)];
-                let gate = relu.then_some(&y);
+                let gate = (clip != Clip::NONE).then_some((&y, clip.high));
                 let (dx, dr) =
                     machine.norm_gradient(both, gate, &x, &statistics, None, norm.at().gamma, to, residual).unwrap();
                 let parameters: Vec<f32> = gradient.get(2 * channels).unwrap();
@@ -127,7 +128,7 @@ fn weighted_rows_stand_for_copies() {
     let gamma = numbers(&mut rng, 16);
     let (x_var, gamma_var, beta_var) =
         (var(&rows(&x, false), &[6, 3, 3, 16]), var(&gamma, &[16]), var(&[0.0; 16], &[16]));
-    let out = kernel::batch_norm(&x_var, &gamma_var, &beta_var, None, false, None).unwrap();
+    let out = kernel::batch_norm(&x_var, &gamma_var, &beta_var, None, Clip::NONE, None).unwrap();
     let want = gradients(&out.y, &tensor(&rows(&g, true), &[6, 3, 3, 16]), &[&x_var, &gamma_var]);
     let mut dx_want = vec![0f32; 5 * each];
     for (at, &row) in copies.iter().enumerate() {
@@ -202,12 +203,14 @@ fn sums_biases_and_gates_match() {
             let put = |v: &[f32]| upload(machine, &tensor(v, &shape));
             let (a_map, b_map) = (put(&a), put(&b));
             let y = machine.like(&a_map).unwrap();
-            machine.add(&a_map, Some(&b_map), false, &y).unwrap();
+            machine.add(&a_map, Some(&b_map), Clip::NONE, &y).unwrap();
             close(&values(machine, &y), &sums, rounding(machine), "sum");
-            machine.add(&a_map, None, true, &y).unwrap();
-            assert_eq!(values(machine, &y), a.iter().map(|v| v.max(0.0)).collect::<Vec<_>>());
+            machine.add(&a_map, None, Clip { low: 0.0, high: 0.5 }, &y).unwrap();
+            assert_eq!(values(machine, &y), a.iter().map(|v| v.clamp(0.0, 0.5)).collect::<Vec<_>>());
             let gated: Vec<f32> = b.iter().zip(&a).map(|(g, y)| if *y > 0.0 { *g } else { 0.0 }).collect();
-            assert_eq!(values(machine, &machine.gate(&b_map, &a_map).unwrap()), gated);
+            assert_eq!(values(machine, &machine.gate(&b_map, &a_map, f32::INFINITY).unwrap()), gated);
+            let inside: Vec<f32> = gated.iter().zip(&a).map(|(g, y)| if *y < 0.5 { *g } else { 0.0 }).collect();
+            assert_eq!(values(machine, &machine.gate(&b_map, &a_map, 0.5).unwrap()), inside);
 
             let (rows, columns) = (25, 3 * 24);
             let (x, bias) = (matrix(machine, &a, columns), machine.pool.put(&b[..columns]).unwrap());
@@ -362,7 +365,7 @@ fn views_are_those_of_the_cpu() {
     let mut rng = rng(8);
     for size in [8usize, 33, 64] {
         let rgb: Vec<u8> = (0..5 * size * size * 3).map(|_| rng.random()).collect();
-        let split = Split { size, rgb, labels: vec![0; 5], names: vec![String::new(); 5], sets: vec![] };
+        let split = Split { size, rgb, labels: vec![0; 5], names: vec![String::new(); 5], ..Split::default() };
         let (mean, std) = ([0.5, 0.4, 0.3], [0.2, 0.3, 0.25]);
         let strong = RandomView { scale: (0.01, 1.0), grayscale: 0.3, ..RandomView::contrastive() };
         let indices: Vec<usize> = (0..40).map(|i| i % 5).collect();

@@ -40,7 +40,7 @@ fn odd() -> Graph {
     let x = push("a.bn", Op::Norm { channels: 16 }, &[x]);
     let a = push("a.add", Op::Add, &[x, m]);
     let x = push("b.conv", conv(16, 16, 1, 1), &[a]);
-    let x = push("b.relu", Op::Relu, &[x]);
+    let x = push("b.relu", Op::Relu6, &[x]);
     let x = push("b.add", Op::Add, &[x, a]);
     let x = push("c.add", Op::Add, &[x, m]);
     let x = push("c.bn", Op::Norm { channels: 16 }, &[x]);
@@ -58,6 +58,7 @@ fn graphs() -> Vec<(Graph, usize, usize)> {
         (golden::graph(), 4, 16),
         (built("resnet8", Stem::Imagenet), 5, 32),
         (built("resnet20", Stem::Stride2), 3, 16),
+        (built("mobilenetv2-0.25", Stem::Stride1), 4, 32),
         (odd(), 3, 9),
     ]
 }
