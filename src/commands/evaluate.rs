@@ -11,8 +11,9 @@ use excon_edge::image::Preprocess;
 use excon_edge::probability::fit_temperature;
 use excon_edge::saliency::LinearHead;
 use excon_train::checkpoint::Run;
+use excon_train::corruption::Published;
 use excon_train::dataset::{self, Dataset, OpenOptions, Split, split_validation};
-use excon_train::evaluate::{self, Evaluation, NetworkEngine, Regenerated};
+use excon_train::evaluate::{self, Evaluation, NetworkEngine, Regenerated, Source};
 use excon_train::network::Network;
 use std::path::{Path, PathBuf};
 
@@ -22,10 +23,12 @@ use std::path::{Path, PathBuf};
 Examples:
   excon evaluate runs/trashnet --data trashnet
   excon evaluate runs/trashnet --data trashnet --attacks --corruptions
+  excon evaluate runs/cifar --data data/cifar-10-batches-bin --corrupted data/CIFAR-10-C
   excon evaluate runs/demo/trashnet.excon --data PHOTOS --split validation --limit 200
 
 A bundle brings its temperature. For a run it is fitted on one half of the validation pictures. Intervals are 95 %
-bootstrap intervals. Corruptions are regenerated from the pictures, not read from the published files.
+bootstrap intervals. --corruptions regenerates the corruptions from the pictures, --corrupted reads published files:
+figures of the two are not comparable digit by digit, and every result says which it is.
 What a run comes to on its whole test split is kept in RUN/evaluation.json, where `excon report` finds it; attacks and
 corruptions that were measured before stay in it. docs/evaluation.md describes every key.")]
 pub struct Evaluate {
@@ -44,6 +47,9 @@ pub struct Evaluate {
     /// Measure also on every corruption at five severities
     #[arg(long)]
     corruptions: bool,
+    /// The same on the published files of CIFAR-10-C or CIFAR-100-C, instead of regenerating them
+    #[arg(long, value_name = "FOLDER", conflicts_with = "corruptions")]
+    corrupted: Option<PathBuf>,
     /// Measure on so many pictures, spread evenly over the split
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
@@ -56,10 +62,29 @@ pub struct Evaluate {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Which {
+pub enum Which {
+    /// Pictures that nothing was chosen on.
     Test,
+    /// Pictures that epoch and temperature are chosen on.
     Validation,
+    /// Pictures the network was trained on.
     Train,
+}
+
+impl Which {
+    /// The split.
+    pub fn of(self, data: &Dataset) -> &Split {
+        match self {
+            Self::Test => &data.test,
+            Self::Validation => &data.validation,
+            Self::Train => &data.train,
+        }
+    }
+
+    /// Its name.
+    pub fn word(self) -> String {
+        format!("{self:?}").to_lowercase()
+    }
 }
 
 /// A network ready to be measured.
@@ -186,15 +211,14 @@ impl Evaluate {
         }
         let model = Model::open(&self.model)?;
         let data = model.data(&self.data)?;
-        let split = match self.split {
-            Which::Test => &data.test,
-            Which::Validation => &data.validation,
-            Which::Train => &data.train,
-        };
+        let split = self.split.of(&data);
         let split = &match self.limit {
             Some(limit) => split.subset(&evaluate::spread(split.len(), limit as usize)),
             None => split.clone(),
         };
+        // Files that do not fit are refused before anything is measured.
+        let published = self.corrupted.as_ref().map(|folder| Published::open(folder, split)).transpose()?;
+        let regenerated = Regenerated { split, seed: model.seed };
         let progress = Progress::start("evaluate", 1);
         progress.say(&format!("{} pictures", split.len()), true);
         let (temperature, temperature_fitted_on) = model.temperature(&data)?;
@@ -208,10 +232,12 @@ impl Evaluate {
             }
             false => None,
         };
-        let corruptions = match self.corruptions {
-            true => Some(robustness::corrupt(engine, &Regenerated { split, seed }, preprocess, temperature)?),
-            false => None,
+        let corruptions = match &published {
+            Some(published) => Some(published as &dyn Source),
+            None => self.corruptions.then_some(&regenerated as &dyn Source),
         };
+        let corruptions =
+            corruptions.map(|source| robustness::corrupt(engine, source, preprocess, temperature)).transpose()?;
         let mut report = Report {
             schema: evaluation::SCHEMA.into(),
             tool: format!("excon {}", env!("CARGO_PKG_VERSION")),
@@ -219,7 +245,7 @@ impl Evaluate {
             model_digest: model.digest.clone(),
             data: data.name.clone(),
             data_digest: data.digest.clone(),
-            split: format!("{:?}", self.split).to_lowercase(),
+            split: self.split.word(),
             limit: self.limit.map(|l| l as usize),
             seed,
             temperature_fitted_on,

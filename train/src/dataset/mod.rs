@@ -3,12 +3,13 @@
 //! deterministic: the same files, options and seed give the same splits in the same order and the same digest.
 
 mod cifar;
-mod files;
+pub(crate) mod files;
 mod partition;
 mod pictures;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod zip;
 
 pub use partition::split_validation;
 
@@ -151,7 +152,7 @@ impl Dataset {
     }
 }
 
-/// Opens a data set: `trashnet` for the built-in photographs, else the path of a folder or `.tar.gz`.
+/// Opens a data set: `trashnet` for the built-in photographs, else the path of a folder, `.tar.gz`, `.tar` or `.zip`.
 ///
 /// Recognised by content: CIFAR-10 (`test_batch.bin`), CIFAR-100 (`test.bin`, `train.bin`), Tiny ImageNet
 /// (`val/val_annotations.txt`), else class folders: `train|val|test/CLASS/*` or `CLASS/*`, which is split 70/15/15 by

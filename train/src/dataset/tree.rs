@@ -227,7 +227,12 @@ pub(super) fn class_folders(files: &Files, options: &OpenOptions) -> Result<Plan
     }
     require_all_classes(files, &labels, &splits, options)?;
     let name = files.path().file_name().and_then(|name| name.to_str()).unwrap_or("photographs");
-    let name = name.trim_end_matches(".gz").trim_end_matches(".tgz").trim_end_matches(".tar").to_string();
+    let name = name
+        .trim_end_matches(".gz")
+        .trim_end_matches(".tgz")
+        .trim_end_matches(".tar")
+        .trim_end_matches(".zip")
+        .to_string();
     Ok(Plan { name, labels, splits, normalisation: None })
 }
 
