@@ -4,7 +4,7 @@
 //! the weights it was made with, so that it is never taken for that of others.
 
 use crate::failure::{Failure, Result};
-use crate::files;
+use excon_edge::file::replace;
 use excon_train::evaluate::{Attacked, Corrupted, Evaluation, Explanations};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -69,7 +69,7 @@ impl Report {
 
     /// Writes a file.
     pub fn write(&self, path: &Path) -> Result<()> {
-        files::write(path, (serde_json::to_string_pretty(self)? + "\n").as_bytes())
+        Ok(replace(path, (serde_json::to_string_pretty(self)? + "\n").as_bytes())?)
     }
 
     /// Whether it covers a whole test split, as comparisons need it.

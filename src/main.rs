@@ -8,9 +8,9 @@ mod comparison;
 mod demo;
 mod evaluation;
 mod failure;
-mod files;
 mod settings;
 mod terminal;
+mod training;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -46,6 +46,12 @@ pub struct Flags {
     /// Seed of everything random; the same seed repeats a run exactly on one machine [default: 1]
     #[arg(long, value_name = "S", env = "EXCON_SEED", hide_env_values = true)]
     seed: Option<u32>,
+    /// Where the steps run: cpu or cuda, the first NVIDIA graphics card [default: cpu]
+    #[arg(long, value_name = "NAME", env = "EXCON_DEVICE", hide_env_values = true)]
+    device: Option<String>,
+    /// Precision on the graphics card: bf16, tf32 or f32 [default: bf16]
+    #[arg(long, value_name = "NAME", env = "EXCON_PRECISION", hide_env_values = true)]
+    precision: Option<String>,
     /// Side that pictures are resized to [default: the data set's own, else 64]
     #[arg(long, value_name = "PIXELS", env = "EXCON_IMAGE_SIZE", hide_env_values = true)]
     image_size: Option<u32>,
@@ -61,6 +67,9 @@ pub struct Flags {
     /// Keep the first so many stages as they are (the stem is one) [default: 0]
     #[arg(long, value_name = "N", env = "EXCON_FREEZE", hide_env_values = true)]
     freeze: Option<u32>,
+    /// Keep the checkpoints of the last so many epochs, in RUN/checkpoints where it is more than one [default: 1]
+    #[arg(long, value_name = "N", env = "EXCON_KEEP", hide_env_values = true)]
+    keep: Option<u32>,
     /// Any other setting, as in the file: --set explain.bn=train --set exp_epochs=50
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -106,11 +115,14 @@ impl Flags {
         put("batch", whole(self.batch));
         put("learning_rate", self.lr.map(Value::Float));
         put("seed", whole(self.seed));
+        put("device", word(&self.device));
+        put("precision", word(&self.precision));
         put("image_size", whole(self.image_size));
         put("classes", whole(self.classes));
         put("validation", self.validation.map(Value::Float));
         put("init", self.init.as_ref().map(|p| Value::String(p.display().to_string())));
         put("freeze", whole(self.freeze));
+        put("keep", whole(self.keep));
         for setting in &self.set {
             nest(&mut table, setting)?;
         }

@@ -4,9 +4,11 @@
 
 use crate::failure::{Failure, Result};
 use anstyle::{AnsiColor, Style};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
+use std::cell::RefCell;
 use std::io::{IsTerminal, Write};
+
 use std::time::{Duration, Instant};
 
 const BOLD: Style = Style::new().bold();
@@ -102,9 +104,24 @@ pub fn percent(fraction: f64) -> String {
     format!("{:.1} %", 100.0 * fraction)
 }
 
+/// Values as a row of bars between their least and their greatest; those that are no number are blank.
+pub fn sparkline(values: &[f64]) -> String {
+    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let known = || values.iter().copied().filter(|v| v.is_finite());
+    let (low, high) = (known().fold(f64::INFINITY, f64::min), known().fold(f64::NEG_INFINITY, f64::max));
+    let bar = |v: &f64| match v.is_finite() {
+        true if high > low => BARS[((v - low) / (high - low) * 7.0).round() as usize],
+        true => BARS[3],
+        false => ' ',
+    };
+    values.iter().map(bar).collect()
+}
+
 /// A piece of work under way: a bar with the remaining time in a terminal, plain lines elsewhere.
 pub struct Progress {
     bar: ProgressBar,
+    all: MultiProgress,
+    below: RefCell<Vec<ProgressBar>>,
     step: &'static str,
     started: Instant,
     plain: bool,
@@ -115,12 +132,13 @@ impl Progress {
     pub fn start(step: &'static str, units: u64) -> Self {
         let plain = !std::io::stderr().is_terminal();
         let target = if plain { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr_with_hz(8) };
-        let bar = ProgressBar::with_draw_target(Some(units), target).with_prefix(step);
+        let all = MultiProgress::with_draw_target(target);
+        let bar = all.add(ProgressBar::new(units).with_prefix(step));
         let form = "{spinner} {prefix:<9} {bar:28} {percent:>3} %  {msg}  {eta} left";
         if let Ok(style) = ProgressStyle::with_template(form) {
             bar.set_style(style.progress_chars("━╸ "));
         }
-        Self { bar, step, started: Instant::now(), plain }
+        Self { bar, all, below: RefCell::default(), step, started: Instant::now(), plain }
     }
 
     /// Sets the number of units.
@@ -141,8 +159,23 @@ impl Progress {
         }
     }
 
+    /// Sets the lines below the bar. They are shown in a terminal only.
+    pub fn below(&self, lines: &[String]) {
+        let mut below = self.below.borrow_mut();
+        while below.len() < lines.len() {
+            let line = self.all.add(ProgressBar::new(0));
+            if let Ok(style) = ProgressStyle::with_template("            {msg}") {
+                line.set_style(style);
+            }
+            below.push(line);
+        }
+        below.drain(lines.len()..).for_each(|line| line.finish_and_clear());
+        below.iter().zip(lines).for_each(|(line, text)| line.set_message(text.clone()));
+    }
+
     /// Removes the bar and leaves one line. Returns the time it took.
     pub fn finish(self, detail: &str) -> Duration {
+        self.below(&[]);
         self.bar.finish_and_clear();
         let took = self.started.elapsed();
         done(self.step, detail, took);
@@ -152,6 +185,7 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
+        self.below(&[]);
         self.bar.finish_and_clear();
     }
 }
@@ -159,6 +193,13 @@ impl Drop for Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sparklines_span_their_values() {
+        assert_eq!(sparkline(&[0.0, 7.0, 3.0, f64::NAN]), "▁█▄ ");
+        assert_eq!(sparkline(&[2.0, 2.0]), "▄▄");
+        assert_eq!(sparkline(&[]), "");
+    }
 
     #[test]
     fn durations_read_well_at_every_scale() {

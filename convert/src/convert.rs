@@ -12,6 +12,7 @@ use crate::source::Source;
 use crate::{Error, Result, export, onnx, seal};
 use excon_edge::bundle::{Bundle, Precision};
 use excon_edge::engine::{self, Engine};
+use excon_edge::file::replace;
 use excon_edge::image::Preprocess;
 use excon_edge::predictor::Parts;
 use excon_edge::probability::fit_temperature;
@@ -20,7 +21,6 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -255,7 +255,7 @@ pub fn convert(
     let (bundle, fit) = match form {
         Form::Model => {
             progress(Step::Write);
-            write(&options.out, &model)?;
+            replace(&options.out, &model)?;
             (None, None)
         }
         Form::Bundle => {
@@ -421,17 +421,4 @@ fn spread(split: &Split, limit: usize) -> Split {
     chosen.sort_unstable();
     chosen.dedup();
     split.subset(&chosen)
-}
-
-/// Writes beside, then renames.
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let failed = |source| Error::Write { path: path.into(), source };
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less the umask, as any new file
-    let mut file = builder.prefix(".excon-").tempfile_in(folder).map_err(failed)?;
-    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
-    file.persist(path).map_err(|e| failed(e.error))?;
-    Ok(())
 }

@@ -63,14 +63,6 @@ pub enum Error {
         /// What is wrong, and what is allowed.
         reason: String,
     },
-    /// The result could not be written; what was there before is untouched.
-    #[error("cannot write {path}: {source}. Nothing was changed; check permissions and free space")]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: std::io::Error,
-    },
     /// An error of the edge runtime: engine, metrics, bundle.
     #[error(transparent)]
     Edge(#[from] excon_edge::Error),
@@ -86,7 +78,6 @@ impl Error {
             Self::Weights { .. } | Self::Run { .. } | Self::Network { .. } | Self::Pictures { .. } => 65,
             Self::Rule { .. } | Self::Engine { .. } => 70,
             Self::Setting { .. } => 64,
-            Self::Write { .. } => 73,
             Self::Edge(e) => e.exit_code(),
             Self::Train(e) => e.exit_code(),
         }

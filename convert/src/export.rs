@@ -1,10 +1,11 @@
 //! A folded network as a float ONNX model: input `input` (`batch × C × H × W`), outputs `logits` and `features`.
 //!
-//! Nodes carry the names of the graph; a node's value is `NAME.output`, its parameters `NAME.weight` and `NAME.bias`, so
+//! Nodes carry the names of the graph, ReLU6 as `Clip`; a node's value is `NAME.output`, its parameters `NAME.weight` and `NAME.bias`, so
 //! no name can collide with the three public ones. The labels travel in the metadata as a JSON array.
 
-use crate::fold::{Folded, Layer, LayerId, LayerOp};
+use crate::fold::{Activation, Folded, Layer, LayerId, LayerOp};
 use crate::onnx::{Builder, int, ints, pb::ModelProto};
+use excon_edge::kernel::Clip;
 
 /// ONNX name of the input.
 pub const INPUT: &str = "input";
@@ -50,7 +51,7 @@ fn emit_float(network: &Folded, labels: &[String], observe: bool) -> ModelProto 
     builder.finish(&metadata(network, labels))
 }
 
-/// Name of a layer's value, ReLU included; in a quantized model that of its dequantized form.
+/// Name of a layer's value, its activation included; in a quantized model that of its dequantized form.
 pub fn value_name(network: &Folded, id: LayerId) -> String {
     match id {
         _ if id == network.features => FEATURES.to_string(),
@@ -80,12 +81,12 @@ pub(crate) fn weight_dims(layer: &Layer, length: usize) -> Vec<usize> {
     }
 }
 
-/// Writes the nodes of one layer: its operator, then its ReLU. `weight` names the (possibly dequantized) weight value.
+/// Writes the nodes of one layer: its operator, then its activation. `weight` names the (possibly dequantized) weight value.
 pub(crate) fn emit(builder: &mut Builder, layer: &Layer, inputs: &[String], weight: &str, output: &str) {
     let name = layer.name.as_str();
     let sum = format!("{name}.output");
-    // Before a ReLU the layer's own value is an inner one.
-    let inner = if layer.relu.is_some() { format!("{name}.before_relu") } else { output.to_string() };
+    // Before an activation the layer's own value is an inner one.
+    let inner = if layer.activation.is_some() { format!("{name}.before_relu") } else { output.to_string() };
     let bias_name = format!("{name}.bias");
     match &layer.op {
         LayerOp::Input => {}
@@ -116,7 +117,16 @@ pub(crate) fn emit(builder: &mut Builder, layer: &Layer, inputs: &[String], weig
             builder.node("Gemm", name, &[&inputs[0], weight, &bias_name], &inner, vec![int("transB", 1)]);
         }
     }
-    if let Some(relu) = &layer.relu {
-        builder.node("Relu", relu, &[&inner], output, vec![]);
+    match &layer.activation {
+        None => {}
+        Some(a) if a.clip == Clip::RELU => builder.node("Relu", &a.name, &[&inner], output, vec![]),
+        Some(Activation { name, clip }) => {
+            let limits = [("low", clip.low), ("high", clip.high)].map(|(part, value)| {
+                let limit = format!("{name}.{part}");
+                builder.floats(&limit, &[], &[value]);
+                limit
+            });
+            builder.node("Clip", name, &[&inner, &limits[0], &limits[1]], output, vec![]);
+        }
     }
 }

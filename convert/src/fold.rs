@@ -1,4 +1,4 @@
-//! Batch norm folded into the convolution before it, and ReLU attached to the layer it follows.
+//! Batch norm folded into the convolution before it, and activations attached to the layer they follow.
 //!
 //! A [`Folded`] network is what the exporters write: the part of the graph that `logits` and `features` need, with every
 //! number in it and every shape known. Folding is done in f64:
@@ -6,6 +6,7 @@
 
 use crate::weights::Weights;
 use crate::{Error, Result};
+use excon_edge::kernel::Clip;
 use excon_edge::saliency::LinearHead;
 use excon_train::network::{Graph, NodeId, Op};
 
@@ -39,10 +40,19 @@ pub struct Layer {
     pub op: LayerOp,
     /// Layers it reads.
     pub inputs: Vec<LayerId>,
-    /// Name of the ReLU node behind it, if there is one.
-    pub relu: Option<String>,
+    /// The activation behind it, if there is one.
+    pub activation: Option<Activation>,
     /// Channels, height, width of one output; `[channels, 1, 1]` behind the pool.
     pub shape: [usize; 3],
+}
+
+/// An activation behind a layer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Activation {
+    /// Name of the graph's node.
+    pub name: String,
+    /// ReLU or ReLU6.
+    pub clip: Clip,
 }
 
 /// What a layer computes, with its numbers.
@@ -137,7 +147,7 @@ impl Folded {
                     }
                     let alone = readers[node.inputs[0]] == 1;
                     match &mut layers[inputs[0]] {
-                        Layer { op: LayerOp::Conv { weight, bias, .. }, relu: None, .. } if alone => {
+                        Layer { op: LayerOp::Conv { weight, bias, .. }, activation: None, .. } if alone => {
                             fold(weight, bias, gamma, beta, mean, variance);
                         }
                         _ => return fail("batch norm is written only behind a convolution that nothing else reads"),
@@ -145,13 +155,18 @@ impl Folded {
                     layer_of[id] = Some(inputs[0]);
                     continue;
                 }
-                Op::Relu => {
+                Op::Relu | Op::Relu6 => {
                     let alone = readers[node.inputs[0]] == 1;
-                    match &mut layers[inputs[0]] {
-                        Layer { op: LayerOp::Conv { .. } | LayerOp::Add, relu: relu @ None, .. } if alone => {
-                            *relu = Some(node.name.clone());
+                    match (&mut layers[inputs[0]], graph.clip(id)) {
+                        (
+                            Layer { op: LayerOp::Conv { .. } | LayerOp::Add, activation: activation @ None, .. },
+                            Some(clip),
+                        ) if alone => *activation = Some(Activation { name: node.name.clone(), clip }),
+                        _ => {
+                            let reason =
+                                "an activation is written only behind a convolution or sum that nothing else reads";
+                            return fail(reason);
                         }
-                        _ => return fail("ReLU is written only behind a convolution or sum that nothing else reads"),
                     }
                     layer_of[id] = Some(inputs[0]);
                     continue;
@@ -178,7 +193,7 @@ impl Folded {
                 }
             };
             layer_of[id] = Some(layers.len());
-            layers.push(Layer { name: node.name.clone(), op, inputs, relu: None, shape });
+            layers.push(Layer { name: node.name.clone(), op, inputs, activation: None, shape });
         }
         match (layer_of[graph.features], layer_of[graph.logits]) {
             (Some(features), Some(logits)) => Ok(Self { name: graph.name.clone(), layers, features, logits }),

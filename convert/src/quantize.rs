@@ -1,17 +1,20 @@
 //! The explicit QDQ model, by rules that TensorRT, ONNX Runtime, OpenVINO and tract all accept.
 //!
 //! Activations: signed bytes, zero point 0, one scale a tensor. Weights: signed bytes in `[-127, 127]`, one scale an
-//! output channel (axis 0). Biases stay float. Every map goes through quantize–dequantize exactly once, behind its ReLU:
-//! so every input of a convolution and both inputs of a sum are dequantized bytes, and nothing stands between a
-//! convolution and its ReLU. `features` is the dequantized last map, exactly what the pool reads; pool and classifier
-//! are float. [`check`] asserts all of this on a finished model.
+//! output channel (axis 0). Biases stay float and are whole steps of the accumulator (input scale · weight scale): engines
+//! that keep them as integers, as ONNX Runtime does unasked, compute the same sums. Every map goes through
+//! quantize–dequantize exactly once, behind its activation: so every input of a convolution and both inputs of a sum are
+//! dequantized bytes, and nothing stands between a convolution and its activation, whose limits the codes then clip to.
+//! `features` is the dequantized last map, exactly what the pool reads; pool and classifier are float. [`check`] asserts
+//! all of this on a finished model.
 
 use crate::export::{self, FEATURES, INPUT, LOGITS};
-use crate::fold::{Folded, LayerId, LayerOp};
+use crate::fold::{Folded, Layer, LayerId, LayerOp};
 use crate::onnx::{Builder, IR_VERSION, OPSET, int, pb};
 use crate::range::{LEVELS, scale_of};
 use crate::{Error, Result};
 use pb::tensor_proto::DataType;
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 const ZERO: &str = "zero_point";
@@ -46,15 +49,21 @@ pub fn int8(network: &Folded, scales: &[Option<f32>], labels: &[String]) -> Resu
     builder.bytes(ZERO, &[], &[0]);
     let maps = export::maps(network);
     let value = |id: LayerId| export::value_name(network, id);
+    let scale = |id: LayerId| {
+        let scale = scales.get(id).copied().flatten().filter(|s| s.is_normal() && *s > 0.0);
+        scale.ok_or_else(|| broken(&network.layers[id].name, "every map needs a positive scale"))
+    };
     for (id, layer) in network.layers.iter().enumerate() {
         let name = &layer.name;
+        let mut layer = Cow::Borrowed(layer);
         let inputs: Vec<String> = layer.inputs.iter().map(|&i| value(i)).collect();
         let weight_value = format!("{name}.weight");
-        match &layer.op {
+        match &network.layers[id].op {
             LayerOp::Conv { weight, .. } => {
                 let (bytes, weight_scales) = quantize_weight(weight, layer.shape[0]);
+                layer = Cow::Owned(with_whole_bias(&layer, scale(layer.inputs[0])?, &weight_scales));
                 let part = |part: &str| format!("{name}.weight_{part}");
-                builder.bytes(&part("quantized"), &export::weight_dims(layer, weight.len()), &bytes);
+                builder.bytes(&part("quantized"), &export::weight_dims(&layer, weight.len()), &bytes);
                 builder.floats(&part("scale"), &[weight_scales.len()], &weight_scales);
                 builder.bytes(&part("zero_point"), &[weight_scales.len()], &vec![0; weight_scales.len()]);
                 let read = [part("quantized"), part("scale"), part("zero_point")];
@@ -62,20 +71,18 @@ pub fn int8(network: &Folded, scales: &[Option<f32>], labels: &[String]) -> Resu
                 builder.node("DequantizeLinear", &part("dequantize"), &read, &weight_value, vec![int("axis", 0)]);
             }
             LayerOp::Linear { weight, .. } => {
-                builder.floats(&weight_value, &export::weight_dims(layer, weight.len()), weight);
+                builder.floats(&weight_value, &export::weight_dims(&layer, weight.len()), weight);
             }
             _ => {}
         }
         if !maps.contains(&id) {
-            export::emit(&mut builder, layer, &inputs, &weight_value, &value(id));
+            export::emit(&mut builder, &layer, &inputs, &weight_value, &value(id));
             continue;
         }
         let computed = if id == 0 { INPUT.to_string() } else { format!("{name}.float") };
-        export::emit(&mut builder, layer, &inputs, &weight_value, &computed);
-        let scale = scales.get(id).copied().flatten().filter(|s| s.is_normal() && *s > 0.0);
-        let scale = scale.ok_or_else(|| broken(name, "every map needs a positive scale"))?;
+        export::emit(&mut builder, &layer, &inputs, &weight_value, &computed);
         let (scale_name, bytes) = (format!("{name}.scale"), format!("{name}.quantized"));
-        builder.floats(&scale_name, &[], &[scale]);
+        builder.floats(&scale_name, &[], &[scale(id)?]);
         let node = |part: &str| format!("{name}.{part}");
         builder.node("QuantizeLinear", &node("quantize"), &[&computed, &scale_name, ZERO], &bytes, vec![]);
         builder.node("DequantizeLinear", &node("dequantize"), &[&bytes, &scale_name, ZERO], &value(id), vec![]);
@@ -84,6 +91,21 @@ pub fn int8(network: &Folded, scales: &[Option<f32>], labels: &[String]) -> Resu
     let model = builder.finish(&export::metadata(network, labels));
     check(&model)?;
     Ok(model)
+}
+
+/// The bias in whole steps; one too large for an i32 stays as it is.
+fn whole(bias: f32, step: f32) -> f32 {
+    let steps = (bias / step).round_ties_even();
+    if steps.abs() < i32::MAX as f32 { steps * step } else { bias }
+}
+
+/// A convolution with [`whole`] biases.
+fn with_whole_bias(layer: &Layer, input_scale: f32, weight_scales: &[f32]) -> Layer {
+    let mut layer = layer.clone();
+    if let LayerOp::Conv { bias, .. } = &mut layer.op {
+        bias.iter_mut().zip(weight_scales).for_each(|(bias, &scale)| *bias = whole(*bias, input_scale * scale));
+    }
+    layer
 }
 
 fn broken(node: &str, reason: &str) -> Error {
@@ -157,14 +179,22 @@ impl<'a> Walk<'a> {
                     rule(made_by(0, "DequantizeLinear"), "a convolution reads a dequantized map")?;
                     rule(made_by(1, "DequantizeLinear"), "a convolution's weights are dequantized")?;
                     rule(node.input.len() == 3 && float_constant(2), "a convolution's bias is a float constant")?;
-                    self.check_relu(node)?;
+                    rule(self.has_whole_bias(node), "a convolution's bias is whole steps of its accumulator")?;
+                    self.check_activation(node)?;
                 }
                 "Add" => {
                     let both = made_by(0, "DequantizeLinear") && made_by(1, "DequantizeLinear");
                     rule(both, "both inputs of a sum are dequantized")?;
-                    self.check_relu(node)?;
+                    self.check_activation(node)?;
                 }
-                "Relu" => rule(made_by(0, "Conv") || made_by(0, "Add"), "ReLU stands behind a convolution or a sum")?,
+                "Relu" | "Clip" => {
+                    rule(
+                        made_by(0, "Conv") || made_by(0, "Add"),
+                        "an activation stands behind a convolution or a sum",
+                    )?;
+                    let limits = node.op_type == "Relu" || node.input.len() == 3 && (1..3).all(float_constant);
+                    rule(limits, "the limits of an activation are float constants")?;
+                }
                 "MaxPool" => rule(made_by(0, "DequantizeLinear"), "max pooling reads a dequantized map")?,
                 "GlobalAveragePool" => {
                     let exact = node.input[0] == FEATURES && made_by(0, "DequantizeLinear");
@@ -207,11 +237,24 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Where a ReLU reads a layer, nothing else does.
-    fn check_relu(&self, node: &pb::NodeProto) -> Result<()> {
+    fn has_whole_bias(&self, conv: &pb::NodeProto) -> bool {
+        let scales = |i: usize| self.floats(&self.producer.get(conv.input[i].as_str())?.input[1]);
+        let (Some(input), Some(weight), Some(bias)) = (scales(0), scales(1), self.floats(&conv.input[2])) else {
+            return false;
+        };
+        bias.len() == weight.len() && bias.iter().zip(&weight).all(|(&b, w)| whole(b, input[0] * w) == b)
+    }
+
+    fn floats(&self, constant: &str) -> Option<Vec<f32>> {
+        let (values, _) = self.constant.get(constant)?.raw_data.as_chunks::<4>();
+        Some(values.iter().map(|v| f32::from_le_bytes(*v)).collect())
+    }
+
+    /// Where an activation reads a layer, nothing else does.
+    fn check_activation(&self, node: &pb::NodeProto) -> Result<()> {
         let readers = self.readers(&node.output[0]);
-        if readers.contains(&"Relu") && readers.len() > 1 {
-            return Err(broken(&node.name, "nothing stands beside a ReLU"));
+        if readers.iter().any(|r| ["Relu", "Clip"].contains(r)) && readers.len() > 1 {
+            return Err(broken(&node.name, "nothing stands beside an activation"));
         }
         Ok(())
     }

@@ -7,6 +7,7 @@
 pub mod bundle;
 pub mod engine;
 mod error;
+pub mod file;
 #[cfg(test)]
 mod fixture;
 pub mod image;

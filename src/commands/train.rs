@@ -1,18 +1,16 @@
 //! `excon train`: a network from photographs, written as a run folder.
 
-use crate::failure::{Failure, INTERNAL, INTERRUPTED, Result};
+use crate::failure::{Failure, INTERRUPTED, Result};
 use crate::settings::Flags;
-use crate::terminal::{self, Format, Progress, duration, percent};
+use crate::terminal::{self, Format, duration, percent};
+use crate::training::{Training, open, write_page};
 use clap::Args;
 use excon_train::Error;
 use excon_train::checkpoint::RunWriter;
 use excon_train::config::TrainConfig;
-use excon_train::dataset::{self, Dataset, OpenOptions};
-use excon_train::trainer::{self, EpochRecord, Observer, Start, StepRecord};
+use excon_train::trainer::{self, Start};
 use serde_json::json;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Trains a network and writes a run folder
 #[derive(Debug, Args)]
@@ -24,9 +22,10 @@ Examples:
   excon train --config runs/mine.toml --seed 2 --out runs/mine-2
   excon train --resume --out runs/mine
 
-The run folder holds run.json (settings, network, data digest), model.safetensors (the best epoch on validation) and
-log.jsonl; while it is unfinished also last.safetensors, from which --resume goes on bit for bit. Ctrl-C finishes the step
-and stops; an epoch that was not finished is repeated. Ctrl-C twice stops at once.
+The run folder holds run.json (settings, network, data digest), model.safetensors (the best epoch on validation),
+report.html, log.jsonl and steps.jsonl (a line an epoch, a line a step), TensorBoard event files (tensorboard --logdir
+runs), and while it is unfinished last.safetensors, from which --resume goes on bit for bit. Ctrl-C finishes the step and
+stops; an epoch that was not finished is repeated. Ctrl-C twice stops at once.
 Settings: file < EXCON_* environment < flag.")]
 pub struct Train {
     #[command(flatten)]
@@ -61,6 +60,12 @@ impl Train {
         let trained = trained.map_err(|e| self.stopped(e, &config))?;
         let m = &trained.manifest;
         progress.finish(&format!("{}, validation accuracy {}", config.title(), percent(m.validation_accuracy)));
+        let (run, source) = (self.out.display(), &config.data);
+        let next = [
+            format!("excon evaluate {run} --data {source}"),
+            format!("excon convert {run} --data {source} --target cpu --out {run}.excon"),
+        ];
+        write_page(&self.out, &trained, &data, &next)?;
         if format == Format::Json {
             return terminal::json(&json!({ "schema": "excon.training/1", "run": self.out, "recipe": config.title(),
                 "network": config.network, "data": m.data, "data_digest": m.data_digest, "pictures": data.train.len(),
@@ -74,13 +79,9 @@ impl Train {
             ("kept", format!("epoch {} of {}", m.epoch, config.epochs)),
             ("validation", format!("accuracy {}, NLL {:.3}", percent(m.validation_accuracy), m.validation_nll)),
             ("time", duration(m.seconds)),
-            ("run", self.out.display().to_string()),
+            ("report", self.out.join("report.html").display().to_string()),
         ])?;
-        let (run, data) = (self.out.display(), &config.data);
-        terminal::next(&[
-            format!("excon evaluate {run} --data {data}"),
-            format!("excon convert {run} --data {data} --target cpu --out {run}.excon"),
-        ])
+        terminal::next(&next)
     }
 }
 
@@ -96,71 +97,5 @@ impl Train {
             self.out.display()
         );
         Failure { message, code: INTERRUPTED }
-    }
-}
-
-/// The data set of a configuration, with training pictures.
-pub fn open(config: &TrainConfig) -> Result<Dataset> {
-    let TrainConfig { image_size, seed, validation, classes, .. } = *config;
-    let data = dataset::open(&config.data, &OpenOptions { image_size, seed, validation, classes })?;
-    data.require_training()?;
-    Ok(data)
-}
-
-/// Training as a progress bar, one unit a step.
-pub struct Training {
-    progress: Progress,
-    epochs: usize,
-    last: String,
-    stop: Arc<AtomicBool>,
-}
-
-impl Training {
-    /// Starts the bar.
-    pub fn start(config: &TrainConfig) -> Self {
-        let (progress, stop) = (Progress::start("train", 0), Arc::default());
-        Self { progress, epochs: config.epochs, last: "first epoch".into(), stop }
-    }
-
-    /// Lets Ctrl-C end the training after the step, and a second one the process.
-    fn interruptible(self) -> Result<Self> {
-        let stop = Arc::clone(&self.stop);
-        let on_interrupt = move || {
-            if stop.swap(true, Ordering::Relaxed) {
-                std::process::exit(INTERRUPTED.into());
-            }
-            terminal::note("Finishing the step. Ctrl-C again stops at once.");
-        };
-        let cannot = |e| Failure { message: format!("cannot listen for Ctrl-C: {e}"), code: INTERNAL };
-        ctrlc::set_handler(on_interrupt).map_err(cannot)?;
-        Ok(self)
-    }
-
-    /// Ends it with one line.
-    pub fn finish(self, detail: &str) {
-        self.progress.finish(detail);
-    }
-}
-
-impl Observer for Training {
-    fn step(&mut self, record: &StepRecord) {
-        if record.step == 1 {
-            self.progress.units((self.epochs * record.steps) as u64);
-            self.progress.say(&format!("epoch {}/{}, {}", record.epoch, self.epochs, self.last), false);
-        }
-        self.progress.at(((record.epoch - 1) * record.steps + record.step) as u64);
-    }
-
-    fn epoch(&mut self, record: &EpochRecord) {
-        self.last = format!("loss {:.3}, validation {}", record.loss, percent(record.validation_accuracy));
-        self.progress.say(&format!("epoch {}/{}, {}", record.epoch, self.epochs, self.last), true);
-    }
-
-    fn stop(&mut self) -> bool {
-        self.stop.load(Ordering::Relaxed)
-    }
-
-    fn refitting(&mut self) {
-        self.progress.say("refitting the linear head on frozen features", true);
     }
 }

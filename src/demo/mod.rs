@@ -13,9 +13,9 @@ mod train;
 
 use crate::commands::evaluate::Model;
 use crate::failure::{Failure, Result};
-use crate::files::write;
 use crate::terminal::{self, Format, Progress, duration, percent};
 use board::{Board, Photograph, Stretch, Watched};
+use excon_edge::file::replace;
 use excon_edge::predictor::Prediction;
 use excon_train::dataset::Dataset;
 use page::{Example, Examples};
@@ -104,8 +104,8 @@ pub fn run(options: &Options, format: Format) -> Result<()> {
     };
     let next = options.next();
     let html = page::render(&report, &examples(&photographs, &predictions, &report.board), &next)?;
-    write(&options.out.join("report.html"), html.as_bytes())?;
-    write(&options.out.join("report.json"), (serde_json::to_string_pretty(&report)? + "\n").as_bytes())?;
+    replace(&options.out.join("report.html"), html.as_bytes())?;
+    replace(&options.out.join("report.json"), (serde_json::to_string_pretty(&report)? + "\n").as_bytes())?;
     match format {
         Format::Json => terminal::json(&report),
         Format::Human => summary(&report, options, &next),

@@ -3,12 +3,13 @@
 use super::board::{Phase, Watched};
 use super::report::{Report, Side};
 use crate::terminal::{duration, percent};
+use crate::training::{curves, network_name};
 use excon_convert::compare::Verdict;
 use excon_edge::Result;
 use excon_edge::image::Picture;
 use excon_edge::page::{
-    self, Alarm, Bar, Caption, Column, KeyFigure, LineChart, Measure, Series, State, Tile, Timeline, Trace, Unit,
-    badge, figure, line_chart, pair, reliability_diagram, section, sheet, table, text, timeline, verdict,
+    self, Alarm, Bar, Caption, Column, KeyFigure, Measure, State, Tile, Timeline, Trace, badge, figure, pair,
+    reliability_diagram, section, sheet, table, text, timeline, verdict,
 };
 use excon_edge::predictor::Prediction;
 use excon_edge::shift::{Channel, Family};
@@ -101,23 +102,6 @@ fn key_figures(r: &Report) -> Vec<KeyFigure> {
 }
 
 fn training(r: &Report) -> Markup {
-    let series = |name: &str, value: &dyn Fn(&excon_train::trainer::EpochRecord) -> Option<f64>| Series {
-        name: name.into(),
-        points: r.training.epochs.iter().map(|e| (e.epoch as f64, value(e).unwrap_or(f64::NAN))).collect(),
-    };
-    let chart = |description, y, unit, range, series: &[Series]| {
-        line_chart(&LineChart { description, x: "epoch", y, unit, range, series })
-    };
-    let loss = [series("contrastive", &|e| e.contrastive), series("cross entropy", &|e| e.cross_entropy)];
-    let accuracy = [
-        series("train views", &|e| e.train_accuracy),
-        series("validation", &|e| Some(e.validation_accuracy)),
-        series("masks that pass", &|e| e.passing),
-    ];
-    let charts = pair(
-        &chart("Training losses by epoch", "loss, nats", Unit::Plain, None, &loss),
-        &chart("Accuracies by epoch", "share of pictures", Unit::Percent, Some((0.0, 1.0)), &accuracy),
-    );
     let t = &r.training;
     let refit = if t.refit_l2.is_some() {
         "the linear head was then refitted to convergence on frozen features"
@@ -136,7 +120,7 @@ fn training(r: &Report) -> Markup {
     } else {
         "ExCon pulls two views of a picture together, one of them masked by the network's own explanation."
     };
-    section("Training", intro, &figure("", &charts, &caption(r, &words, &samples)))
+    section("Training", intro, &figure("", &curves(&r.training.epochs), &caption(r, &words, &samples)))
 }
 
 fn accuracy(r: &Report) -> Markup {
@@ -406,10 +390,6 @@ fn short(family: Family, weight: f64) -> String {
 
 fn caption<'a>(r: &'a Report, text: &'a str, samples: &'a str) -> Caption<'a> {
     Caption { text, samples, command: &r.command }
-}
-
-fn network_name(name: &str) -> String {
-    name.strip_prefix("resnet").map_or(name.into(), |depth| format!("ResNet-{depth}"))
 }
 
 /// Digits in groups of three.

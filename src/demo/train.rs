@@ -1,9 +1,9 @@
 //! Act one: the photographs that ship with the project become a trained network.
 
 use super::Options;
-use crate::commands::train::{Training, open};
 use crate::failure::Result;
 use crate::terminal::{done, percent};
+use crate::training::{Training, open};
 use excon_train::checkpoint::Run;
 use excon_train::config::TrainConfig;
 use excon_train::dataset::Dataset;

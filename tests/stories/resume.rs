@@ -79,7 +79,41 @@ fn killed_at_random_moments_it_ends_as_if_nothing_had_happened() {
     assert!(whole.1 == run.1, "the weights differ");
     let mut left: Vec<_> = fs::read_dir(here.join("run")).unwrap().map(|f| f.unwrap().file_name()).collect();
     left.sort();
-    assert_eq!(left, ["log.jsonl", "model.safetensors", "run.json"]);
+    left.retain(|name| !name.to_string_lossy().contains("tfevents"));
+    assert_eq!(left, ["log.jsonl", "model.safetensors", "report.html", "run.json", "steps.jsonl"]);
+    let steps = |run: &str| fs::read_to_string(here.join(run).join("steps.jsonl")).unwrap();
+    assert_eq!(steps("whole"), steps("run"));
+}
+
+/// A file size limit stands in for the full disk: writing fails in the middle, in the same place.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_keeps_the_old_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    own_folder(here, 40);
+    excon(here, &arguments("whole", &[])).expect(0);
+    let mut child = begin(here, &arguments("run", &[]));
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !here.join("run/log.jsonl").exists() {
+        assert!(Instant::now() < deadline, "no epoch within a minute");
+        sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let last = here.join("run/last.safetensors");
+    let before = fs::read(&last).unwrap();
+
+    let limited = "trap '' XFSZ; ulimit -f 64; exec \"$0\" train --resume --out run";
+    let mut command = Command::new("bash");
+    command.current_dir(here).args(["-c", limited, env!("CARGO_BIN_EXE_excon")]);
+    let output = command.output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(73), "{said}");
+    assert!(said.contains("cannot write") && said.contains("safetensors"), "{said}");
+    assert!(fs::read(&last).unwrap() == before, "the checkpoint changed");
+    excon(here, &["train", "--resume", "--out", "run"]).expect(0);
+    assert!(outcome(&here.join("whole")) == outcome(&here.join("run")));
 }
 
 #[cfg(unix)]

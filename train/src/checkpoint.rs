@@ -1,5 +1,5 @@
-//! Run folders: `run.json` (what the run is), `model.safetensors` (its weights), `log.jsonl` (one line an epoch), and
-//! `last.safetensors` while it is unfinished (to go on from, see [`Last`]).
+//! Run folders: `run.json` (what the run is), `model.safetensors` (its weights), `last.safetensors` while it is
+//! unfinished (to go on from, see [`Last`]), and `checkpoints/` with those of the last epochs where more than one is kept.
 //!
 //! Every file is written beside its place and renamed into it. `run.json` holds the digest of the weights it belongs
 //! to, so a truncated, damaged or mixed-up folder is recognised before any weight is used.
@@ -15,6 +15,7 @@ use crate::recipe::{Purpose, stream};
 use crate::trainer::EpochRecord;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
+use excon_edge::file::{PARTIAL, replace};
 use excon_edge::image::Preprocess;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
@@ -29,8 +30,8 @@ pub const SCHEMA: &str = "excon.run/1";
 const MANIFEST_LIMIT: u64 = 16 << 20;
 /// Largest weights file that is read, bytes.
 const WEIGHTS_LIMIT: u64 = 4 << 30;
-/// How the names of files begin that are not whole yet.
-const PARTIAL: &str = ".partial-";
+/// Folder of the last epochs' checkpoints in a run folder.
+const OLDER: &str = "checkpoints";
 
 /// Tensors by name.
 pub type State = BTreeMap<String, Tensor>;
@@ -162,7 +163,6 @@ fn rebuild(read: &Graph) -> Result<Graph> {
 #[derive(Debug)]
 pub struct RunWriter {
     path: PathBuf,
-    log: String,
 }
 
 impl RunWriter {
@@ -180,7 +180,7 @@ impl RunWriter {
                 std::fs::remove_file(entry.path()).map_err(cannot)?;
             }
         }
-        Ok(Self { path: path.into(), log: String::new() })
+        Ok(Self { path: path.into() })
     }
 
     /// Refuses a folder that holds a run: an unfinished one with at least one epoch, or a finished one.
@@ -203,12 +203,38 @@ impl RunWriter {
         }
     }
 
-    /// Saves what the training can go on from.
+    /// Saves what the training can go on from. Where the settings keep more than one checkpoint, `checkpoints/` holds
+    /// those of the last epochs under their numbers; copied over `last.safetensors`, an older one is gone on from.
     ///
     /// # Errors
     /// When the file cannot be written; the old one stays.
     pub fn checkpoint(&self, last: &Last) -> Result<()> {
-        replace(&self.path.join(LAST), &last.bytes()?, true)
+        let path = self.path.join(LAST);
+        replace(&path, &last.bytes()?)?;
+        let (epoch, keep) = (last.progress.records.len(), last.progress.config.keep);
+        let folder = self.path.join(OLDER);
+        if epoch == 0 && folder.exists() {
+            // Those of an earlier run.
+            return std::fs::remove_dir_all(&folder)
+                .map_err(|source| Error::Edge(excon_edge::Error::Write { path: folder, source }));
+        }
+        if keep < 2 || epoch == 0 {
+            return Ok(());
+        }
+        let name = |epoch: usize| folder.join(format!("epoch-{epoch:04}.safetensors"));
+        let cannot = |source| Error::Edge(excon_edge::Error::Write { path: name(epoch), source });
+        std::fs::create_dir_all(&folder).map_err(cannot)?;
+        if name(epoch).exists() {
+            std::fs::remove_file(name(epoch)).map_err(cannot)?;
+        }
+        // A second name for the same bytes: the next checkpoint takes over only the first one.
+        std::fs::hard_link(&path, name(epoch))
+            .or_else(|_| std::fs::copy(&path, name(epoch)).map(drop))
+            .map_err(cannot)?;
+        match epoch.checked_sub(keep).map(name) {
+            Some(old) if old.exists() => std::fs::remove_file(old).map_err(cannot),
+            _ => Ok(()),
+        }
     }
 
     /// Removes what the training could go on from: the run is finished.
@@ -228,19 +254,8 @@ impl RunWriter {
         let bytes = weights_bytes(state, None)?;
         manifest.weights_sha256 = hex(&Sha256::digest(&bytes));
         let text = serde_json::to_string_pretty(manifest).map_err(|e| refuse(&self.path, e.to_string()))?;
-        replace(&self.path.join("model.safetensors"), &bytes, true)?;
-        replace(&self.path.join("run.json"), (text + "\n").as_bytes(), true)
-    }
-
-    /// Adds a line to `log.jsonl`.
-    ///
-    /// # Errors
-    /// When the file cannot be written; the old one stays.
-    pub fn log(&mut self, record: &impl Serialize) -> Result<()> {
-        let line = serde_json::to_string(record).map_err(|e| refuse(&self.path, e.to_string()))?;
-        self.log.push_str(&line);
-        self.log.push('\n');
-        replace(&self.path.join("log.jsonl"), self.log.as_bytes(), false)
+        replace(&self.path.join("model.safetensors"), &bytes)?;
+        Ok(replace(&self.path.join("run.json"), (text + "\n").as_bytes())?)
     }
 }
 
@@ -335,21 +350,11 @@ fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(|e| refuse(path, e.to_string()))
 }
 
-/// Writes beside, then renames; `durable` waits for the disk in between.
-fn replace(path: &Path, bytes: &[u8], durable: bool) -> Result<()> {
+/// Adds to the end of a file, which is made if needed.
+pub(crate) fn append(path: &Path, bytes: &[u8]) -> Result<()> {
     let cannot = |source| Error::Edge(excon_edge::Error::Write { path: path.into(), source });
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(PARTIAL);
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less the umask, as any new file
-    let mut file = builder.tempfile_in(folder).map_err(cannot)?;
-    file.write_all(bytes).map_err(cannot)?;
-    if durable {
-        file.as_file().sync_all().map_err(cannot)?;
-    }
-    file.persist(path).map_err(|e| cannot(e.error))?;
-    Ok(())
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).map_err(cannot)?;
+    file.write_all(bytes).map_err(cannot)
 }
 
 fn refuse(path: &Path, reason: String) -> Error {

@@ -71,16 +71,26 @@ pub enum Error {
         reason: String,
     },
     /// The loss is no longer a number.
-    #[error(
-        "loss became {loss} at epoch {epoch}, step {step}. Lower the learning rate; the last good checkpoint is kept"
-    )]
+    #[error("the loss became {loss} in epoch {epoch}, step {step}, on {batch}. Lower the learning rate; {kept}")]
     Diverged {
         /// Epoch, from 1.
         epoch: usize,
-        /// Step within the epoch, from 0.
+        /// Step within the epoch, from 1.
         step: usize,
         /// The loss.
         loss: f32,
+        /// The first pictures of the batch by name, and how many more it has.
+        batch: String,
+        /// Where the last good checkpoint is, in words.
+        kept: String,
+    },
+    /// The graphics card cannot be used, or failed.
+    #[error("graphics card, {name}: {reason}")]
+    Device {
+        /// Library or part, such as `cuDNN`.
+        name: String,
+        /// What is wrong, and what to do.
+        reason: String,
     },
     /// An error of the tensor library.
     #[error("tensor operation: {0}")]
@@ -100,6 +110,7 @@ impl Error {
             Self::Occupied { .. } => 73,
             Self::Interrupted { .. } => 130,
             Self::Diverged { .. } => 1,
+            Self::Device { .. } => 69,
             Self::Tensor(_) => 70,
             Self::Edge(e) => e.exit_code(),
         }

@@ -4,6 +4,8 @@ pub mod augment;
 pub mod checkpoint;
 pub mod config;
 pub mod corruption;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod dataset;
 mod error;
 pub mod evaluate;
@@ -12,6 +14,7 @@ pub mod fetch;
 #[cfg(test)]
 mod golden;
 pub mod kernel;
+mod log;
 pub mod loss;
 pub mod network;
 pub mod npy;

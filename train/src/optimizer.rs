@@ -59,6 +59,11 @@ impl Sgd {
         Ok(Self { parameters, config, buffers })
     }
 
+    /// Names of the parameters.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.parameters.iter().map(|(name, _)| name.as_str())
+    }
+
     /// Moves every parameter that has a gradient.
     ///
     /// # Errors

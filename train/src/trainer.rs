@@ -4,28 +4,26 @@
 //! data, machine and thread count: all randomness is keyed by (seed, purpose, epoch, picture). So does one that was
 //! killed and resumed: it begins again after its last finished epoch.
 
-use crate::augment::{View, ViewSeed, render};
+pub(crate) mod accelerator;
+mod order;
+
+use crate::augment::{View, ViewSeed, render_from};
 use crate::checkpoint::{self, LAST, Last, Progress, Run, RunManifest, RunWriter, SCHEMA, State};
 use crate::config::{Select, TrainConfig};
 use crate::dataset::{Dataset, Split, split_validation};
 use crate::evaluate::{self, refit};
+use crate::log::RunLog;
 use crate::network::{self, Network};
 use crate::optimizer::Sgd;
-use crate::recipe::{self, Batch, Purpose, Recipe, Step, stream};
+use crate::recipe::{self, Batch, Draw, Purpose, Recipe, Sample, Slot, Trains, stream};
 use crate::{Error, Result};
+use accelerator::{Accelerator, Job, Outcome, Wanted};
 use candle_core::{Device, Tensor};
 use excon_edge::image::Preprocess;
-use rand::seq::SliceRandom;
+use order::order;
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
-
-/// View number of the first random view, see [`ViewSeed`].
-const FIRST: u64 = 0;
-/// View number of the second random view.
-const SECOND: u64 = 1;
-/// View number of the classifier's own pass.
-const CLASSIFIER: u64 = 2;
 
 /// What one epoch came to: a line of `log.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,14 +49,16 @@ pub struct EpochRecord {
     pub validation_accuracy: f64,
     /// Negative log-likelihood on the fit half of validation, nats.
     pub validation_nll: f64,
+    /// Mean average precision there, of sets of labels; the two above are then those of whole sets and single labels.
+    pub validation_map: Option<f64>,
     /// Whether these are the best weights so far.
     pub best: bool,
     /// Seconds of this epoch, validation included.
     pub seconds: f64,
 }
 
-/// Progress within an epoch.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// Progress within an epoch: a line of `steps.jsonl`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct StepRecord {
     /// From 1.
     pub epoch: usize,
@@ -68,6 +68,15 @@ pub struct StepRecord {
     pub steps: usize,
     /// Loss of this step.
     pub loss: f64,
+    /// Learning rate of this step.
+    pub learning_rate: f64,
+}
+
+impl StepRecord {
+    /// Number of the step within the run, from 1.
+    pub fn overall(&self) -> usize {
+        (self.epoch - 1) * self.steps + self.step
+    }
 }
 
 /// Hears of the progress of a training.
@@ -193,9 +202,9 @@ fn run(
 ) -> Result<Trained> {
     config.check()?;
     let started = Instant::now();
-    let mut session = Session::new(config, data, last.as_ref())?;
+    let mut session = Session::new(config, data, out, last.as_ref())?;
     let mut manifest = session.manifest();
-    let mut writer = out.map(RunWriter::create).transpose()?;
+    let writer = out.map(RunWriter::create).transpose()?;
     let mut records: Vec<EpochRecord> = Vec::with_capacity(config.epochs);
     let mut best: Option<State> = None;
     let mut before = 0.0;
@@ -207,19 +216,24 @@ fn run(
         manifest.keep(kept);
     }
     // After a resume the files are put right, whichever of them the interruption left old or missing.
-    if let (Some(writer), Some(state)) = (&mut writer, &best) {
-        manifest.seconds = before;
-        writer.save(&mut manifest, state)?;
-        records.iter().try_for_each(|record| writer.log(record))?;
-    } else if let Some(writer) = &writer {
-        writer.checkpoint(&session.last(&records, best.as_ref(), before)?)?;
+    session.log = out.map(|out| RunLog::open(out, &records)).transpose()?;
+    if let Some(writer) = &writer {
+        if let Some(state) = &best {
+            manifest.seconds = before;
+            writer.save(&mut manifest, state)?;
+        }
+        if records.is_empty() {
+            writer.checkpoint(&session.last(&records, None, before)?)?;
+        }
     }
 
     for epoch in records.len() + 1..=config.epochs {
         let mut record = session.epoch(epoch, observer)?;
-        let score = |r: &EpochRecord| (r.validation_accuracy, -r.validation_nll);
+        let score = |r: &EpochRecord| (r.validation_map.unwrap_or(r.validation_accuracy), -r.validation_nll);
         let better = records.iter().rfind(|r| r.best).is_none_or(|kept| score(&record) > score(kept));
-        record.best = better || config.select == Select::Last;
+        // A classifier that no epoch has trained yet says nothing about the weights.
+        let counts = session.recipe.trains(epoch) != Trains::Encoder;
+        record.best = counts && (better || config.select == Select::Last);
         records.push(record.clone());
         if record.best {
             let state = session.network.state()?;
@@ -230,8 +244,8 @@ fn run(
             }
             best = Some(state);
         }
-        if let Some(writer) = &mut writer {
-            writer.log(&record)?;
+        if let Some(writer) = &writer {
+            session.write_log(&record)?;
             writer.checkpoint(&session.last(&records, best.as_ref(), seconds())?)?;
         }
         observer.epoch(&record);
@@ -239,13 +253,13 @@ fn run(
             return Err(Error::Interrupted { epoch: epoch + 1, step: 0 });
         }
     }
-    let Session { mut network, fit, .. } = session;
+    let Session { mut network, fit, mut accelerator, .. } = session;
     if let Some(state) = &best {
         network.load(state)?;
     }
     if config.refit_head {
         observer.refitting();
-        if let Some(fitted) = refit::refit_head(&mut network, data, &fit)? {
+        if let Some(fitted) = refit::refit_head(&mut network, data, &fit, &mut accelerator)? {
             manifest.refit_l2 = Some(fitted.l2);
             (manifest.validation_accuracy, manifest.validation_nll) = (fitted.accuracy, fitted.nll);
         }
@@ -270,11 +284,16 @@ struct Session<'a> {
     classifier: Option<Sgd>,
     /// Fit half of validation.
     fit: Split,
+    /// The run folder and its logs, where there is one.
+    out: Option<PathBuf>,
+    log: Option<RunLog>,
+    /// Makes the steps, where the CPU does not. After each epoch the numbers above are its own.
+    accelerator: Option<Box<dyn Accelerator>>,
 }
 
 impl<'a> Session<'a> {
     /// A fresh one, or one that goes on after `last`.
-    fn new(config: &'a TrainConfig, data: &'a Dataset, last: Option<&Last>) -> Result<Self> {
+    fn new(config: &'a TrainConfig, data: &'a Dataset, out: Option<&Path>, last: Option<&Last>) -> Result<Self> {
         let classes = data.labels.len();
         if data.train.is_empty() || data.validation.len() < 2 {
             let reason = "training needs pictures in train and at least two in validation".to_string();
@@ -289,13 +308,12 @@ impl<'a> Session<'a> {
             (None, Some(source)) => drop(checkpoint::initialise(&mut network, source)?),
             (None, None) => {}
         }
-        let black = std::array::from_fn(|c| -data.mean[c] / data.std[c]);
-        let recipe = recipe::build(config, black)?;
+        let mut recipe = recipe::build(config, data)?;
         let learns =
             |name: &str| !frozen.iter().any(|n| name.strip_prefix(n).is_some_and(|rest| rest.starts_with('.')));
         let (with_head, rest): (Vec<_>, Vec<_>) =
             network.parameters().into_iter().filter(|(n, _)| learns(n)).partition(|(n, _)| n.starts_with(&head));
-        let (mut encoder, mut classifier) = if recipe.trains_classifier() {
+        let (mut encoder, mut classifier) = if recipe.trains(1) == Trains::Together {
             (Sgd::new([rest, with_head].concat(), config.optimizer)?, None)
         } else {
             (Sgd::new(rest, config.optimizer)?, Some(Sgd::new(with_head, config.optimizer)?))
@@ -303,10 +321,19 @@ impl<'a> Session<'a> {
         if let Some(last) = last {
             encoder.load(&last.encoder)?;
             classifier.as_mut().map_or(Ok(()), |sgd| sgd.load(&last.classifier))?;
+            recipe.load(&network, &last.recipe)?;
         }
         let (fit, _) = split_validation(&data.validation, config.seed);
         let fit = if fit.is_empty() { data.validation.clone() } else { data.validation.subset(&fit) };
-        Ok(Self { config, data, recipe, network, encoder, classifier, fit })
+        let accelerator = accelerator::open(&accelerator::Start {
+            config,
+            data,
+            network: &network,
+            encoder: &encoder,
+            classifier: classifier.as_ref(),
+        })?;
+        let out = out.map(Path::to_path_buf);
+        Ok(Self { config, data, recipe, network, encoder, classifier, fit, log: None, out, accelerator })
     }
 
     fn manifest(&self) -> RunManifest {
@@ -338,116 +365,233 @@ impl<'a> Session<'a> {
             network: self.network.state()?,
             encoder: self.encoder.state()?,
             classifier: self.classifier.as_ref().map_or(Ok(State::new()), Sgd::state)?,
+            recipe: self.recipe.state()?,
             best: best.cloned(),
         })
     }
 
-    /// Positions of the training pictures in the order of this epoch.
-    fn order(&self, epoch: usize) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.data.train.len()).collect();
-        order.shuffle(&mut stream(self.config.seed, Purpose::Order, epoch, 0));
-        order
+    /// Writes an epoch and its steps to the logs.
+    fn write_log(&mut self, record: &EpochRecord) -> Result<()> {
+        let steps = self.data.train.len().div_ceil(self.config.batch);
+        self.log.as_mut().map_or(Ok(()), |log| log.epoch(record, steps))
+    }
+
+    /// Tells log and observer of a step.
+    fn tell(&mut self, record: &StepRecord, observer: &mut dyn Observer) -> Result<()> {
+        observer.step(record);
+        self.log.as_mut().map_or(Ok(()), |log| log.step(record))
+    }
+
+    /// The error of a loss that is no number any more.
+    fn diverged(&self, epoch: usize, step: usize, loss: f32, draws: &[Draw]) -> Error {
+        let mut batch: Vec<&str> = draws.iter().take(3).map(|d| self.data.train.names[d.index].as_str()).collect();
+        let more = format!("{} more", draws.len().saturating_sub(3));
+        batch.extend((draws.len() > 3).then_some(more.as_str()));
+        let kept = match &self.out {
+            Some(out) if epoch > 1 => {
+                format!("the last good checkpoint, after epoch {}, is {}", epoch - 1, out.join(LAST).display())
+            }
+            _ => "nothing was learned before".into(),
+        };
+        Error::Diverged { epoch, step, loss, batch: batch.join(", "), kept }
+    }
+
+    /// An order of the training pictures, as many as there are.
+    fn order(&self, epoch: usize, purpose: Purpose, power: f64) -> Vec<Draw> {
+        order(&self.data.train.labels, power, &mut stream(self.config.seed, purpose, epoch, 0))
+    }
+
+    fn rate(&self, epoch: usize, step: usize, steps: usize) -> f64 {
+        let (epoch, epochs) = self.recipe.on_schedule(epoch, self.config.epochs);
+        self.config.schedule.rate(self.config.learning_rate, epoch, epochs, step, steps)
     }
 
     /// Renders one view of these pictures as a tensor.
-    fn view(&self, indices: &[usize], view: &View, epoch: usize, number: u64) -> Result<Tensor> {
+    fn view(&self, draws: &[Draw], view: &View, epoch: usize, slot: Slot) -> Result<Tensor> {
         let Dataset { mean, std, ref train, .. } = *self.data;
-        let seed = ViewSeed { seed: self.config.seed, epoch: epoch as u64, view: number };
-        let values = render(train, indices, view, mean, std, seed);
-        Ok(Tensor::from_vec(values, (indices.len(), train.size, train.size, 3), &Device::Cpu)?)
+        let seed = self.config.seed;
+        let keys: Vec<usize> = draws.iter().map(|draw| draw.key).collect();
+        let picture = |row: usize| self.recipe.picture(train, Sample { draw: draws[row], slot, seed, epoch });
+        let view_seed = ViewSeed { seed, epoch: epoch as u64, view: slot as u64 };
+        let values = render_from(train.size, &keys, picture, view, (mean, std), view_seed);
+        Ok(Tensor::from_vec(values, (draws.len(), train.size, train.size, 3), &Device::Cpu)?)
     }
 
-    fn batch(&self, indices: &[usize], epoch: usize) -> Result<Batch> {
+    /// The views that the recipe needs of these pictures, and of `balanced` where it has such a branch.
+    fn batch(&self, draws: &[Draw], balanced: &[Draw], epoch: usize) -> Result<Batch> {
         let needs = self.recipe.needs(epoch);
-        let random = View::Random(self.config.views.clone());
-        let standard = if needs.standard { Some(self.view(indices, &View::Standard, epoch, FIRST)?) } else { None };
-        let first = self.view(indices, &random, epoch, FIRST)?;
-        let second = if needs.random > 1 { self.view(indices, &random, epoch, SECOND)? } else { first.clone() };
-        let labels = indices.iter().map(|&i| self.data.train.labels[i]).collect();
-        Ok(Batch { standard, first, second, labels, indices: indices.to_vec(), seed: self.config.seed, epoch })
+        let labels = |draws: &[Draw]| draws.iter().map(|d| self.data.train.labels[d.index]).collect();
+        let standard = needs.standard.map(|view| self.view(draws, &view, epoch, Slot::Standard)).transpose()?;
+        let first = self.view(draws, &needs.first, epoch, Slot::First)?;
+        let second = needs.second.map(|view| self.view(draws, &view, epoch, Slot::Second)).transpose()?;
+        let drawn = needs.balanced.map(|view| self.view(balanced, &view, epoch, Slot::Balanced)).transpose()?;
+        Ok(Batch {
+            standard,
+            second: second.unwrap_or_else(|| first.clone()),
+            first,
+            labels: labels(draws),
+            draws: draws.to_vec(),
+            balanced: drawn.map(|images| (images, labels(balanced))),
+            seed: self.config.seed,
+            epoch,
+        })
     }
 
     fn epoch(&mut self, epoch: usize, observer: &mut dyn Observer) -> Result<EpochRecord> {
         let started = Instant::now();
         let config = self.config;
-        let order = self.order(epoch);
+        self.recipe.begin(&self.network, self.data, epoch)?;
+        let trains = self.recipe.trains(epoch);
+        let power = config.sampler.power;
+        let (order, balanced) = match self.recipe.needs(epoch).balanced {
+            Some(_) => (self.order(epoch, Purpose::Order, 1.0), self.order(epoch, Purpose::Balanced, power)),
+            None => (self.order(epoch, Purpose::Order, power), vec![]),
+        };
         let steps = order.len().div_ceil(config.batch);
         let mut sums = Sums::default();
-        let mut learning_rate = 0.0;
-        for (step, indices) in order.chunks(config.batch).enumerate() {
-            let batch = self.batch(indices, epoch)?;
-            let outcome = self.recipe.step(&self.network, &batch)?;
-            let loss = outcome.loss.to_scalar::<f32>()?;
-            if !loss.is_finite() {
-                return Err(Error::Diverged { epoch, step, loss });
-            }
-            learning_rate = config.schedule.rate(config.learning_rate, epoch, config.epochs, step, steps);
-            self.encoder.step(&outcome.loss.backward()?, learning_rate)?;
-            sums.add(&outcome, f64::from(loss), indices.len());
-            observer.step(&StepRecord { epoch, step: step + 1, steps, loss: f64::from(loss) });
-            if observer.stop() {
-                return Err(Error::Interrupted { epoch, step: step + 1 });
-            }
+        let encoded = if trains.encoder() { &order[..] } else { &[] };
+        let told = Told { epoch, order: encoded, steps: true };
+        for (step, draws) in encoded.chunks(config.batch).enumerate() {
+            let from = (step * config.batch).min(balanced.len());
+            let balanced = &balanced[from..(from + draws.len()).min(balanced.len())];
+            let outcomes = self.step(&Job { draws, balanced, epoch, rate: self.rate(epoch, step, steps) })?;
+            self.hear(outcomes, &mut sums, &told, observer)?;
         }
-        let own = self.classifier_epoch(epoch, &order, observer)?;
-        let (validation_accuracy, validation_nll) = evaluate::validate(&self.network, self.data, &self.fit)?;
-        if !validation_nll.is_finite() {
-            return Err(Error::Diverged { epoch, step: steps - 1, loss: validation_nll as f32 });
+        let outcomes = self.finish()?;
+        self.hear(outcomes, &mut sums, &told, observer)?;
+        let own = if trains.own_pass() { self.classifier_epoch(epoch, &order, observer)? } else { None };
+        let on_fit = self.validate()?;
+        if !on_fit.nll.is_finite() {
+            let last = order.chunks(config.batch).last().unwrap_or(&[]);
+            return Err(self.diverged(epoch, steps, on_fit.nll as f32, last));
         }
         let n = order.len() as f64;
         Ok(EpochRecord {
             epoch,
             epochs: config.epochs,
-            learning_rate,
-            loss: sums.loss / n,
+            learning_rate: self.rate(epoch, steps - 1, steps),
+            loss: if trains.encoder() { sums.loss / n } else { own.as_ref().map_or(0.0, |own| own.loss / n) },
             contrastive: sums.contrastive.map(|v| v / n),
-            cross_entropy: sums.cross_entropy.map(|v| v / n).or(own.map(|(loss, _)| loss)),
-            train_accuracy: share(sums.classified).or(own.map(|(_, accuracy)| accuracy)),
+            cross_entropy: sums.cross_entropy.map(|v| v / n).or(own.as_ref().map(|own| own.loss / n)),
+            train_accuracy: share(sums.classified).or(own.and_then(|own| share(own.classified))),
             passing: share(sums.explained),
-            validation_accuracy,
-            validation_nll,
+            validation_accuracy: on_fit.accuracy,
+            validation_nll: on_fit.nll,
+            validation_map: on_fit.map,
             best: false,
             seconds: started.elapsed().as_secs_f64(),
         })
     }
 
-    /// The classifier's own pass over train on frozen features: mean loss and accuracy, or `None` when it is joint.
-    fn classifier_epoch(
+    /// Sums up what steps came to, tells of them, and stops where the loss is no number or the observer says so. Outcomes
+    /// of an accelerator's steps come later than the steps, in their order.
+    fn hear(
         &mut self,
-        epoch: usize,
-        order: &[usize],
+        outcomes: Vec<Outcome>,
+        sums: &mut Sums,
+        told: &Told,
         observer: &mut dyn Observer,
-    ) -> Result<Option<(f64, f64)>> {
-        let Some(mut sgd) = self.classifier.take() else { return Ok(None) };
-        let config = self.config;
-        let steps = order.len().div_ceil(config.batch);
-        let view = View::Random(config.classifier_views.clone());
-        let (mut total, mut hits) = (0.0, 0);
-        for (step, indices) in order.chunks(config.batch).enumerate() {
-            let images = self.view(indices, &view, epoch, CLASSIFIER)?;
-            let labels: Vec<usize> = indices.iter().map(|&i| self.data.train.labels[i]).collect();
-            let (loss, right) = recipe::frozen_classifier_step(&self.network, &images, &labels)?;
-            let value = loss.to_scalar::<f32>()?;
-            if !value.is_finite() {
-                return Err(Error::Diverged { epoch, step, loss: value });
+    ) -> Result<()> {
+        let Told { epoch, order, .. } = *told;
+        let steps = order.len().div_ceil(self.config.batch);
+        for outcome in outcomes {
+            let step = sums.steps;
+            if !outcome.loss.is_finite() {
+                let draws = order.chunks(self.config.batch).nth(step).unwrap_or(&[]);
+                return Err(self.diverged(epoch, step + 1, outcome.loss as f32, draws));
             }
-            let rate = config.schedule.rate(config.learning_rate, epoch, config.epochs, step, steps);
-            sgd.step(&loss.backward()?, rate)?;
-            total += f64::from(value) * indices.len() as f64;
-            hits += right;
+            sums.add(&outcome);
+            if told.steps {
+                let learning_rate = self.rate(epoch, step, steps);
+                let record = StepRecord { epoch, step: step + 1, steps, loss: outcome.loss, learning_rate };
+                self.tell(&record, observer)?;
+            }
             if observer.stop() {
-                return Err(Error::Interrupted { epoch, step: steps });
+                return Err(Error::Interrupted { epoch, step: if told.steps { step + 1 } else { steps } });
             }
         }
-        self.classifier = Some(sgd);
-        let n = order.len() as f64;
-        Ok(Some((total / n, hits as f64 / n)))
+        Ok(())
+    }
+
+    /// A step of the encoder, or what an accelerator tells of earlier ones when it is asked for this one.
+    fn step(&mut self, job: &Job) -> Result<Vec<Outcome>> {
+        if let Some(accelerator) = &mut self.accelerator {
+            return accelerator.step(job);
+        }
+        let batch = self.batch(job.draws, job.balanced, job.epoch)?;
+        let outcome = self.recipe.step(&self.network, &batch)?;
+        let loss = outcome.loss.to_scalar::<f32>()?;
+        if loss.is_finite() {
+            self.encoder.step(&outcome.loss.backward()?, job.rate)?;
+            self.recipe.follow(&self.network)?;
+        }
+        Ok(vec![Outcome::of(&outcome, loss, job.draws.len())])
+    }
+
+    /// As [`Self::step`], of the classifier alone, on frozen features.
+    fn classifier_step(&mut self, job: &Job) -> Result<Vec<Outcome>> {
+        if let Some(accelerator) = &mut self.accelerator {
+            return accelerator.classifier_step(job);
+        }
+        let view = View::Random(self.config.classifier_views.clone());
+        let images = self.view(job.draws, &view, job.epoch, Slot::Classifier)?;
+        let labels: Vec<usize> = job.draws.iter().map(|d| self.data.train.labels[d.index]).collect();
+        let (loss, right) = recipe::frozen_classifier_step(&self.network, &images, &labels)?;
+        let value = loss.to_scalar::<f32>()?;
+        if let (true, Some(sgd)) = (value.is_finite(), &mut self.classifier) {
+            sgd.step(&loss.backward()?, job.rate)?;
+        }
+        let (pictures, loss) = (labels.len(), f64::from(value));
+        Ok(vec![Outcome { pictures, loss, classified: (pictures, right), ..Outcome::default() }])
+    }
+
+    /// The outcomes that an accelerator has not told yet.
+    fn finish(&mut self) -> Result<Vec<Outcome>> {
+        self.accelerator.as_mut().map_or(Ok(vec![]), |accelerator| accelerator.finish())
+    }
+
+    /// Figures on the fit half of validation. Brings an accelerator's numbers home.
+    fn validate(&mut self) -> Result<evaluate::Validation> {
+        let Some(accelerator) = &mut self.accelerator else {
+            return evaluate::validate(&self.network, self.data, &self.fit);
+        };
+        accelerator.store(&mut self.network, &mut self.encoder, self.classifier.as_mut())?;
+        let logits = accelerator.infer(&self.fit, false, Wanted::Logits)?;
+        Ok(evaluate::Validation::of(&logits, self.data, &self.fit))
+    }
+
+    /// The classifier's own pass over train on frozen features, or `None` when it is joint.
+    fn classifier_epoch(&mut self, epoch: usize, order: &[Draw], observer: &mut dyn Observer) -> Result<Option<Sums>> {
+        if self.classifier.is_none() {
+            return Ok(None);
+        }
+        let config = self.config;
+        let steps = order.len().div_ceil(config.batch);
+        let mut sums = Sums::default();
+        let told = Told { epoch, order, steps: !self.recipe.trains(epoch).encoder() };
+        for (step, draws) in order.chunks(config.batch).enumerate() {
+            let job = Job { draws, balanced: &[], epoch, rate: self.rate(epoch, step, steps) };
+            let outcomes = self.classifier_step(&job)?;
+            self.hear(outcomes, &mut sums, &told, observer)?;
+        }
+        let outcomes = self.finish()?;
+        self.hear(outcomes, &mut sums, &told, observer)?;
+        Ok(Some(sums))
     }
 }
 
-/// Sums over the steps of an epoch, weighted by pictures.
+/// A pass over train whose steps are heard of.
+struct Told<'a> {
+    epoch: usize,
+    order: &'a [Draw],
+    /// Whether each step is told of, and not only the pass.
+    steps: bool,
+}
+
+/// Sums over the steps of a pass, weighted by pictures.
 #[derive(Default)]
 struct Sums {
+    steps: usize,
     loss: f64,
     contrastive: Option<f64>,
     cross_entropy: Option<f64>,
@@ -456,17 +600,16 @@ struct Sums {
 }
 
 impl Sums {
-    fn add(&mut self, step: &Step, loss: f64, pictures: usize) {
-        let weighted =
-            |sum: Option<f64>, part: Option<f64>| part.map(|p| sum.unwrap_or(0.0) + p * pictures as f64).or(sum);
-        self.loss += loss * pictures as f64;
+    fn add(&mut self, step: &Outcome) {
+        let pictures = step.pictures as f64;
+        let weighted = |sum: Option<f64>, part: Option<f64>| part.map(|p| sum.unwrap_or(0.0) + p * pictures).or(sum);
+        let both = |a: (usize, usize), b: (usize, usize)| (a.0 + b.0, a.1 + b.1);
+        self.steps += 1;
+        self.loss += step.loss * pictures;
         self.contrastive = weighted(self.contrastive, step.contrastive);
         self.cross_entropy = weighted(self.cross_entropy, step.cross_entropy);
-        self.classified = (self.classified.0 + step.classified.0, self.classified.1 + step.classified.1);
-        if let Some(explained) = &step.explained {
-            let passing = explained.passes.iter().filter(|p| **p).count();
-            self.explained = (self.explained.0 + explained.passes.len(), self.explained.1 + passing);
-        }
+        self.classified = both(self.classified, step.classified);
+        self.explained = both(self.explained, step.explained);
     }
 }
 
@@ -477,4 +620,4 @@ fn share((all, hits): (usize, usize)) -> Option<f64> {
 #[cfg(test)]
 mod resume_tests;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

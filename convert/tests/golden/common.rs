@@ -113,6 +113,7 @@ pub fn reference(g: &Graph, w: &Weights, side: usize, picture: &[f32]) -> Vec<Ve
                 (x.iter().enumerate().map(norm).collect(), n)
             }
             Op::Relu => (x.iter().map(|v| v.max(0.0)).collect(), n),
+            Op::Relu6 => (x.iter().map(|v| v.clamp(0.0, 6.0)).collect(), n),
             Op::Add => (x.iter().zip(&maps[node.inputs[1]].0).map(|(a, b)| a + b).collect(), n),
             Op::MaxPool { kernel, stride, padding } => {
                 let m = (n + 2 * padding - kernel) / stride + 1;
@@ -180,7 +181,7 @@ pub fn random_weights(g: &Graph, seed: u64) -> Weights {
     Weights::from_bytes(Path::new("random"), &file).unwrap()
 }
 
-/// A graph with what ResNet-8 lacks: an Imagenet stem with max pooling, groups, a depthwise convolution, odd sides.
+/// A graph with what ResNet-8 lacks: an Imagenet stem with max pooling, groups, a depthwise convolution with ReLU6, odd sides.
 pub fn unusual() -> Graph {
     let mut g = Graph::new("unusual", 3);
     let stem = Op::Conv { input: 3, output: 12, kernel: 7, stride: 2, padding: 3, groups: 1 };
@@ -192,6 +193,9 @@ pub fn unusual() -> Graph {
     y = g.push("grouped_relu", Op::Relu, &[y]).unwrap();
     let depthwise = Op::Conv { input: 12, output: 12, kernel: 3, stride: 1, padding: 1, groups: 12 };
     y = unit(&mut g, "depthwise", "depthwise_bn", depthwise, y);
+    y = g.push("depthwise_relu", Op::Relu6, &[y]).unwrap();
+    let project = Op::Conv { input: 12, output: 12, kernel: 1, stride: 1, padding: 0, groups: 1 };
+    y = unit(&mut g, "project", "project_bn", project, y);
     x = g.push("features", Op::Add, &[y, x]).unwrap(); // a node may carry a public name; no ReLU behind the sum
     g.features = x;
     g.pooled = g.push("pool", Op::GlobalPool, &[x]).unwrap();

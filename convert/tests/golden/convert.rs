@@ -100,8 +100,17 @@ fn a_bundle_is_sealed_and_predicts() {
         .filter(|&i| predictor.predict(&validation.to_picture(i)).unwrap().class == validation.labels[i])
         .count();
     assert!(right as f64 > 0.75 * validation.len() as f64, "{right}");
+    // JSON reads a number back to the last digit but one.
     let text = serde_json::to_string(&done.report).unwrap();
-    assert_eq!(serde_json::from_str::<excon_convert::ConversionReport>(&text).unwrap().budget, done.report.budget);
+    let read = serde_json::from_str::<excon_convert::ConversionReport>(&text).unwrap().budget;
+    for (read, said) in read.iter().zip(&done.report.budget) {
+        assert_eq!(
+            (&read.item.name, read.item.pictures, read.verdict),
+            (&said.item.name, said.item.pictures, said.verdict)
+        );
+        assert!((read.item.measured - said.item.measured).abs() <= 1e-12);
+    }
+    assert_eq!(read.len(), done.report.budget.len());
 }
 
 #[test]

@@ -20,7 +20,7 @@ fn check_every_map(graph: &Graph, weights: &Weights, side: usize, picture: &[f32
                 let layer = network.layers.iter().find(|l| format!("{}.output", l.name) == other).unwrap();
                 // The folded layer stands for its last absorbed node: its ReLU, else the batch norm behind it.
                 let start = graph.find(&layer.name).unwrap();
-                layer.relu.as_deref().and_then(|r| graph.find(r)).unwrap_or_else(|| {
+                layer.activation.as_ref().and_then(|a| graph.find(&a.name)).unwrap_or_else(|| {
                     let norm = (start..graph.nodes.len())
                         .find(|&i| graph.nodes[i].inputs == [start] && matches!(graph.nodes[i].op, Op::Norm { .. }));
                     norm.unwrap_or(start)

@@ -68,7 +68,7 @@ fn broken_rules_are_found() {
     fn tensor<'a>(g: &'a mut pb::GraphProto, name: &str) -> &'a mut pb::TensorProto {
         g.initializer.iter_mut().find(|t| t.name == name).unwrap()
     }
-    let cases: [(&str, Break); 14] = [
+    let cases: [(&str, Break); 15] = [
         ("float input of a convolution", |g| node(g, "stage1.conv1").input[0] = "stem_conv.float".into()),
         ("float input of a sum", |g| node(g, "stage1.add").input[1] = "stem_conv.float".into()),
         ("unquantized network input", |g| node(g, "stem_conv").input[0] = "input".into()),
@@ -76,6 +76,10 @@ fn broken_rules_are_found() {
         ("relu behind a pair", |g| node(g, "stem_relu").input[0] = "stage1.conv1.output".into()),
         ("unsigned zero point", |g| tensor(g, "zero_point").data_type = pb::tensor_proto::DataType::Uint8 as i32),
         ("zero point not 0", |g| tensor(g, "zero_point").raw_data = vec![1]),
+        ("bias between two steps", |g| {
+            let bias = f32::from_le_bytes(tensor(g, "stem_conv.bias").raw_data[..4].try_into().unwrap());
+            tensor(g, "stem_conv.bias").raw_data[..4].copy_from_slice(&(bias * 1.0001 + 1e-5).to_le_bytes());
+        }),
         ("scale 0", |g| tensor(g, "stem_conv.scale").raw_data = vec![0; 4]),
         ("negative scale", |g| tensor(g, "stem_conv.scale").raw_data = (-1.0f32).to_le_bytes().into()),
         ("weight -128", |g| tensor(g, "stem_conv.weight_quantized").raw_data[3] = 0x80),

@@ -9,7 +9,6 @@ use excon_edge::predictor::{Prediction, Predictor};
 use excon_edge::{Error, page};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Side of a written overlay, pixels, at least.
@@ -130,14 +129,8 @@ impl<'a> Overlays<'a> {
         let path = self.folder.join(format!("{name}.saliency.png"));
         self.taken.insert(name);
         let (_, overlay) = page::overlay(&enlarged(picture), &prediction.cam);
-        let bytes = png(&overlay);
-        let write = || -> std::io::Result<()> {
-            let mut file = tempfile::NamedTempFile::new_in(self.folder)?;
-            file.write_all(&bytes.map_err(std::io::Error::other)?)?;
-            file.persist(&path).map_err(|e| e.error)?;
-            Ok(())
-        };
-        write().map_err(|source| Error::Write { path: path.clone(), source })?;
+        let unencoded = |e| Error::Write { path: path.clone(), source: std::io::Error::other(e) };
+        excon_edge::file::replace(&path, &png(&overlay).map_err(unencoded)?)?;
         Ok(path)
     }
 }

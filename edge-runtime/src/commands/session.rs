@@ -10,7 +10,7 @@ use excon_edge::{Error, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 const SCHEMA: &str = "excon.watch-state/1";
@@ -122,24 +122,13 @@ impl Session {
     /// [`Error::Write`]; what was saved before is untouched.
     pub fn save(&self) -> Result<()> {
         let Some(path) = &self.path else { return Ok(()) };
-        let write = || -> io::Result<()> {
-            let mut body = serde_json::to_vec(&self.about).map_err(io::Error::other)?;
-            body.push(b'\n');
-            body.extend(self.monitor.to_bytes());
-            let folder = path.parent().unwrap_or(Path::new("."));
-            std::fs::create_dir_all(folder)?;
-            let mut file = tempfile::NamedTempFile::new_in(folder)?;
-            writeln!(file, "{SCHEMA} {}", digest(&body))?;
-            file.write_all(&body)?;
-            file.as_file().sync_all()?;
-            file.persist(path).map_err(|e| e.error)?;
-            // The rename itself must survive a power cut; where folders cannot be synced it is up to the system.
-            if let Ok(folder) = File::open(folder) {
-                let _ = folder.sync_all();
-            }
-            Ok(())
-        };
-        write().map_err(|source| Error::Write { path: path.clone(), source })
+        let failed = |source| Error::Write { path: path.clone(), source };
+        let mut body = serde_json::to_vec(&self.about).map_err(|e| failed(io::Error::other(e)))?;
+        body.push(b'\n');
+        body.extend(self.monitor.to_bytes());
+        std::fs::create_dir_all(path.parent().unwrap_or(Path::new("."))).map_err(failed)?;
+        let head = format!("{SCHEMA} {}\n", digest(&body));
+        excon_edge::file::replace(path, &[head.as_bytes(), &body].concat())
     }
 }
 

@@ -13,8 +13,9 @@ use tract_onnx::pb::{
 };
 
 /// Operators an ExCon network is made of.
-pub(super) const OPERATORS: [&str; 13] = [
+pub(super) const OPERATORS: [&str; 14] = [
     "Add",
+    "Clip",
     "Conv",
     "DequantizeLinear",
     "Flatten",

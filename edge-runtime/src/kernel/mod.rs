@@ -5,9 +5,11 @@
 //! [`active`]; the variable `EXCON_ISA` overrides it. [`int8`] holds the fused kernels of quantized networks, written
 //! once over a trait of their own.
 
+mod clip;
 pub mod int8;
 mod isa;
 mod vector;
 
+pub use clip::Clip;
 pub use isa::{Isa, Kernel, active, dispatch, note};
 pub use vector::{Portable, Vector};

@@ -10,6 +10,10 @@ use std::arch::x86_64::*;
 pub trait Vector: Copy {
     /// Numbers in a vector.
     const LANES: usize;
+    /// Vectors that the set has registers for.
+    const REGISTERS: usize;
+    /// A narrower vector of the same set, for the channels that do not fill this one; in the end a single number.
+    type Half: Vector;
 
     /// The same number in every lane.
     ///
@@ -51,6 +55,11 @@ pub trait Vector: Copy {
     /// # Safety
     /// The processor must have the instruction set.
     unsafe fn max(self, other: Self) -> Self;
+    /// Smaller of the two. Where either is NaN, `other`.
+    ///
+    /// # Safety
+    /// The processor must have the instruction set.
+    unsafe fn min(self, other: Self) -> Self;
     /// Lane by lane, `self` where `gate` is greater than 0, else 0.
     ///
     /// # Safety
@@ -71,6 +80,8 @@ impl Portable {
 
 impl Vector for Portable {
     const LANES: usize = 4;
+    const REGISTERS: usize = 16;
+    type Half = f32;
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
@@ -108,6 +119,10 @@ impl Vector for Portable {
         self.zip(other, |a, b| if a > b { a } else { b })
     }
     #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        self.zip(other, |a, b| if a < b { a } else { b })
+    }
+    #[inline(always)]
     unsafe fn where_positive(self, gate: Self) -> Self {
         self.zip(gate, |a, g| if g > 0.0 { a } else { 0.0 })
     }
@@ -116,6 +131,8 @@ impl Vector for Portable {
 /// One number: for the channels that do not fill a vector, so that a kernel needs no second text for them.
 impl Vector for f32 {
     const LANES: usize = 1;
+    const REGISTERS: usize = 16;
+    type Half = Self;
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
@@ -152,6 +169,10 @@ impl Vector for f32 {
         if self > other { self } else { other }
     }
     #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        if self < other { self } else { other }
+    }
+    #[inline(always)]
     unsafe fn where_positive(self, gate: Self) -> Self {
         if gate > 0.0 { self } else { 0.0 }
     }
@@ -165,6 +186,8 @@ pub(super) struct Avx2(__m256);
 #[cfg(target_arch = "x86_64")]
 impl Vector for Avx2 {
     const LANES: usize = 8;
+    const REGISTERS: usize = 16;
+    type Half = f32;
 
     // SAFETY (all methods): the caller vouches for AVX2 and FMA, and for the memory of `load` and `store`.
     #[inline(always)]
@@ -208,6 +231,11 @@ impl Vector for Avx2 {
         Self(unsafe { _mm256_max_ps(self.0, other.0) })
     }
     #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm256_min_ps(self.0, other.0) })
+    }
+    #[inline(always)]
     unsafe fn where_positive(self, gate: Self) -> Self {
         // SAFETY: see above.
         Self(unsafe { _mm256_and_ps(self.0, _mm256_cmp_ps::<_CMP_GT_OQ>(gate.0, _mm256_setzero_ps())) })
@@ -222,6 +250,8 @@ pub(super) struct Avx512(__m512);
 #[cfg(target_arch = "x86_64")]
 impl Vector for Avx512 {
     const LANES: usize = 16;
+    const REGISTERS: usize = 32;
+    type Half = Avx2;
 
     // SAFETY (all methods): the caller vouches for AVX-512F, and for the memory of `load` and `store`.
     #[inline(always)]
@@ -263,6 +293,11 @@ impl Vector for Avx512 {
     unsafe fn max(self, other: Self) -> Self {
         // SAFETY: see above.
         Self(unsafe { _mm512_max_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm512_min_ps(self.0, other.0) })
     }
     #[inline(always)]
     unsafe fn where_positive(self, gate: Self) -> Self {

@@ -20,7 +20,6 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::Path;
 
 /// Schema identifier on the first line.
@@ -142,25 +141,12 @@ impl Monitor {
         Ok(monitor)
     }
 
-    /// Saves the state atomically: beside, sync, rename, sync the folder.
+    /// Saves the state, see [`crate::file::replace`].
     ///
     /// # Errors
     /// When the folder cannot be written; the old state is then untouched.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        let failed = |source| Error::Write { path: path.to_path_buf(), source };
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-        file.write_all(&self.to_bytes()).map_err(failed)?;
-        file.as_file().sync_all().map_err(failed)?;
-        file.persist(path).map_err(|e| failed(e.error))?;
-        // The rename itself must outlive a power cut; where folders cannot be opened there is nothing to sync.
-        if let Ok(folder) = std::fs::File::open(folder) {
-            folder.sync_all().map_err(failed)?;
-        }
-        Ok(())
+        crate::file::replace(path, &self.to_bytes())
     }
 
     /// Continues from a saved state, or starts fresh when there is no file yet.

@@ -86,14 +86,14 @@ pub fn writer(int8: bool, frames: usize) -> Writer {
     let inputs = images(2);
     let outputs = parts.engine.run(&inputs).unwrap();
     let golden = Golden { count: 2, inputs, logits: outputs.logits, features: outputs.features };
-    let mut writer = Writer::new(manifest(int8, frames));
+    let mut writer = Writer::new(manifest(int8, frames, parts.engine.name()));
     writer.member(MODEL, network(int8).bytes());
     writer.reference(&parts.head, parts.projection.as_ref(), &model, &reference).unwrap();
     writer.golden(&golden).unwrap();
     writer
 }
 
-fn manifest(int8: bool, frames: usize) -> Manifest {
+fn manifest(int8: bool, frames: usize, engine: &str) -> Manifest {
     Manifest {
         schema: SCHEMA.into(),
         name: "tiny".into(),
@@ -111,7 +111,7 @@ fn manifest(int8: bool, frames: usize) -> Manifest {
         },
         calibration: Calibration {
             temperature: 1.25,
-            engine: "tract".into(),
+            engine: engine.into(),
             pictures: 10,
             conformal: Some(Conformal { method: "aps".into(), alpha: 0.1, quantile: 0.93, pictures: 10 }),
             completeness_residual: 1e-7,

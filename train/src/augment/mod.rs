@@ -1,5 +1,5 @@
-//! The views a picture is trained on: the picture itself, or a random crop, mirror image and colour change with
-//! torchvision's meaning, normalised. Every picture draws from its own generator, keyed by (seed, epoch, view, index):
+//! The views a picture is trained on: the picture itself, a random crop, mirror image and colour change with
+//! torchvision's meaning, or several such crops composed, normalised. Every picture draws from its own generator, keyed by (seed, epoch, view, index):
 //! a view never depends on the batch it is in, on its neighbours or on threads.
 
 mod colour;
@@ -15,6 +15,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use resample::{Filter, Taps};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// How a picture becomes one training view.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,6 +25,16 @@ pub enum View {
     Standard,
     /// A random view.
     Random(RandomView),
+    /// Random crops side by side, `grid × grid` cells, each with a crop and mirror image of its own, then one change of
+    /// colour for all; with probability `1 − probability` a random view instead.
+    Composed {
+        /// How each crop is drawn, and the colours.
+        view: RandomView,
+        /// Cells on a side, at least 1.
+        grid: usize,
+        /// Share of the views that are composed, in 0..=1.
+        probability: f32,
+    },
 }
 
 /// Random resized crop, mirror image, colour jitter and greyscale, in this order.
@@ -70,6 +81,11 @@ impl RandomView {
     /// The view of classifier training: crop and mirror image, no colour change.
     pub fn crop_and_flip() -> Self {
         Self { scale: (0.2, 1.0), ratio: (3.0 / 4.0, 4.0 / 3.0), flip: 0.5, jitter: None, grayscale: 0.0 }
+    }
+
+    /// The same colours and mirror images of the whole picture.
+    pub fn uncropped(&self) -> Self {
+        Self { scale: (1.0, 1.0), ratio: (1.0, 1.0), ..self.clone() }
     }
 
     /// Refuses values that make no sense, naming the setting.
@@ -133,13 +149,28 @@ pub fn render(
     std: [f32; 3],
     seed: ViewSeed,
 ) -> Vec<f32> {
-    let values = split.size * split.size * 3;
-    let mut out = vec![0f32; indices.len() * values];
+    render_from(split.size, indices, |at| Cow::Borrowed(split.picture(indices[at])), view, (mean, std), seed)
+}
+
+/// As [`render`], with each row's key of randomness in place of its index, and its `size × size × 3` bytes from
+/// `picture`, called with the row's number.
+pub(crate) fn render_from<'a>(
+    size: usize,
+    keys: &[usize],
+    picture: impl Fn(usize) -> Cow<'a, [u8]> + Sync,
+    view: &View,
+    (mean, std): ([f32; 3], [f32; 3]),
+    seed: ViewSeed,
+) -> Vec<f32> {
+    let values = size * size * 3;
+    let mut out = vec![0f32; keys.len() * values];
     // Every byte's normalised value, by the formula of the edge runtime: a standard view is a table look-up.
     let table: Vec<[f32; 3]> =
         (0..256).map(|b| std::array::from_fn(|c| (b as f32 / 255.0 - mean[c]) / std[c])).collect();
-    out.par_chunks_mut(values.max(1)).zip(indices).for_each_init(Scratch::default, |scratch, (out, &index)| {
-        let rgb = split.picture(index);
+    let rows = out.par_chunks_mut(values.max(1)).zip(keys).enumerate();
+    rows.for_each_init(Scratch::default, |scratch, (row, (out, &key))| {
+        let rgb = picture(row);
+        let mut rng = seed.generator(key);
         match view {
             View::Standard => {
                 for (pixel, bytes) in out.chunks_exact_mut(3).zip(rgb.chunks_exact(3)) {
@@ -147,12 +178,15 @@ pub fn render(
                         pixel[c] = table[usize::from(bytes[c])][c];
                     }
                 }
+                return;
             }
-            View::Random(random) => {
-                random_view(rgb, split.size, random, &mut seed.generator(index), scratch);
-                normalise(&scratch.planes, mean, std, out);
-            }
+            View::Random(view) => random_view(&rgb, size, view, &mut rng, scratch),
+            View::Composed { view, grid, probability } => match rng.random::<f32>() < *probability {
+                true => composed_view(&rgb, size, view, *grid, &mut rng, scratch),
+                false => random_view(&rgb, size, view, &mut rng, scratch),
+            },
         }
+        normalise(&scratch.planes, mean, std, out);
     });
     out
 }
@@ -166,29 +200,110 @@ struct Scratch {
     wide: Vec<f32>,
     /// The view: `3 × size × size` in 0..1.
     planes: Vec<f32>,
+    /// A view under composition.
+    canvas: Vec<f32>,
 }
 
 /// A rectangle of a picture, pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Crop {
-    top: usize,
-    left: usize,
-    height: usize,
-    width: usize,
+pub(crate) struct Crop {
+    pub top: usize,
+    pub left: usize,
+    pub height: usize,
+    pub width: usize,
+}
+
+/// What is random about one view of a picture.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Drawn {
+    pub crop: Crop,
+    pub mirror: bool,
+    pub colours: Colours,
+}
+
+/// Changes of colour.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Colours {
+    /// In their order, those without strength left out.
+    pub operations: [Option<Operation>; 4],
+    /// Whether the view loses its colour at the end.
+    pub grey: bool,
+}
+
+/// A colour operation and its factor; the hue's is in turns.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Operation {
+    Brightness(f32),
+    Contrast(f32),
+    Saturation(f32),
+    Hue(f32),
+}
+
+/// Draws a random view as [`render_from`] does, without rendering it.
+#[cfg(feature = "cuda")]
+pub(crate) fn draw(size: usize, view: &RandomView, seed: ViewSeed, key: usize) -> Drawn {
+    Drawn::new(size, view, &mut seed.generator(key))
+}
+
+impl Drawn {
+    fn new(size: usize, view: &RandomView, rng: &mut ChaCha8Rng) -> Self {
+        let (crop, mirror) = draw_place(size, view, rng);
+        Self { crop, mirror, colours: draw_colours(view, rng) }
+    }
 }
 
 /// Draws and renders one random view of a square picture into `scratch.planes`.
 fn random_view(rgb: &[u8], size: usize, view: &RandomView, rng: &mut ChaCha8Rng, scratch: &mut Scratch) {
-    let crop = draw_crop(size, view, rng);
-    let mirror = rng.random::<f32>() < view.flip;
-    resized_crop(rgb, size, crop, mirror, size, scratch);
-    let mut planes = Planes::of(&mut scratch.planes);
-    if let Some(jitter) = &view.jitter
-        && rng.random::<f32>() < jitter.probability
-    {
-        apply_jitter(&mut planes, jitter, rng);
+    let drawn = Drawn::new(size, view, rng);
+    resized_crop(rgb, size, drawn.crop, drawn.mirror, size, scratch);
+    change_colours(&mut scratch.planes, &drawn.colours);
+}
+
+/// Draws and renders `grid × grid` crops side by side into `scratch.planes`. Where the side is no multiple of the grid,
+/// the last cells are cut off at the border.
+fn composed_view(rgb: &[u8], size: usize, view: &RandomView, grid: usize, rng: &mut ChaCha8Rng, scratch: &mut Scratch) {
+    let side = size.div_ceil(grid);
+    scratch.canvas.resize(3 * size * size, 0.0);
+    for (top, left) in (0..size).step_by(side).flat_map(|top| (0..size).step_by(side).map(move |left| (top, left))) {
+        let (crop, mirror) = draw_place(size, view, rng);
+        resized_crop(rgb, size, crop, mirror, side, scratch);
+        let width = side.min(size - left);
+        for (cell, plane) in scratch.planes.chunks_exact(side * side).zip(scratch.canvas.chunks_exact_mut(size * size))
+        {
+            for (y, row) in cell.chunks_exact(side).take(size - top).enumerate() {
+                let at = (top + y) * size + left;
+                plane[at..at + width].copy_from_slice(&row[..width]);
+            }
+        }
     }
-    if rng.random::<f32>() < view.grayscale {
+    std::mem::swap(&mut scratch.planes, &mut scratch.canvas);
+    change_colours(&mut scratch.planes, &draw_colours(view, rng));
+}
+
+/// Draws a crop and whether it is mirrored.
+fn draw_place(size: usize, view: &RandomView, rng: &mut ChaCha8Rng) -> (Crop, bool) {
+    let crop = draw_crop(size, view, rng);
+    (crop, rng.random::<f32>() < view.flip)
+}
+
+/// Draws colour jitter and greyscale.
+fn draw_colours(view: &RandomView, rng: &mut ChaCha8Rng) -> Colours {
+    let jitter = view.jitter.as_ref().filter(|jitter| rng.random::<f32>() < jitter.probability);
+    let operations = jitter.map_or([None; 4], |jitter| draw_jitter(jitter, rng));
+    Colours { operations, grey: rng.random::<f32>() < view.grayscale }
+}
+
+fn change_colours(values: &mut [f32], colours: &Colours) {
+    let mut planes = Planes::of(values);
+    for operation in colours.operations.into_iter().flatten() {
+        match operation {
+            Operation::Brightness(factor) => planes.brightness(factor),
+            Operation::Contrast(factor) => planes.contrast(factor),
+            Operation::Saturation(factor) => planes.saturation(factor),
+            Operation::Hue(turn) => planes.hue(turn),
+        }
+    }
+    if colours.grey {
         planes.grey();
     }
 }
@@ -221,7 +336,7 @@ fn draw_crop(size: usize, view: &RandomView, rng: &mut ChaCha8Rng) -> Crop {
 /// Cuts `crop` out of a picture `stride` pixels wide and resizes it to `size × size`, bilinear with antialias, into
 /// `scratch.planes` (0..1). Mirrors on the way, at no cost.
 fn resized_crop(rgb: &[u8], stride: usize, crop: Crop, mirror: bool, size: usize, scratch: &mut Scratch) {
-    let Scratch { x, y, row, wide, planes } = scratch;
+    let Scratch { x, y, row, wide, planes, .. } = scratch;
     x.set(Filter::Triangle, crop.width, size);
     y.set(Filter::Triangle, crop.height, size);
     if mirror {
@@ -293,7 +408,7 @@ fn blend_rows(y: &Taps, o: usize, rows: &[f32], out: &mut [f32]) {
 }
 
 /// The four colour operations in random order, each with its own random strength.
-fn apply_jitter(planes: &mut Planes, jitter: &Jitter, rng: &mut ChaCha8Rng) {
+fn draw_jitter(jitter: &Jitter, rng: &mut ChaCha8Rng) -> [Option<Operation>; 4] {
     let mut order = [0, 1, 2, 3];
     for last in (1..4).rev() {
         order.swap(last, rng.random_range(0..=last as u32) as usize);
@@ -302,15 +417,13 @@ fn apply_jitter(planes: &mut Planes, jitter: &Jitter, rng: &mut ChaCha8Rng) {
     let (brightness, contrast, saturation) =
         (factor(jitter.brightness), factor(jitter.contrast), factor(jitter.saturation));
     let turn = uniform(rng, -jitter.hue, jitter.hue);
-    for operation in order {
-        match operation {
-            0 if jitter.brightness > 0.0 => planes.brightness(brightness),
-            1 if jitter.contrast > 0.0 => planes.contrast(contrast),
-            2 if jitter.saturation > 0.0 => planes.saturation(saturation),
-            3 if jitter.hue > 0.0 => planes.hue(turn),
-            _ => {}
-        }
-    }
+    let operation = |number| match number {
+        0 => (jitter.brightness > 0.0).then_some(Operation::Brightness(brightness)),
+        1 => (jitter.contrast > 0.0).then_some(Operation::Contrast(contrast)),
+        2 => (jitter.saturation > 0.0).then_some(Operation::Saturation(saturation)),
+        _ => (jitter.hue > 0.0).then_some(Operation::Hue(turn)),
+    };
+    order.map(operation)
 }
 
 /// Planar 0..1 to interleaved normalised values.

@@ -220,6 +220,35 @@ fn flips_and_greyscale_come_as_often_as_asked() {
 }
 
 #[test]
+fn a_composed_view_is_crops_side_by_side() {
+    let (rgb, _) = Golden::open().bytes("in64");
+    let split = Split { size: 64, rgb, labels: vec![0], names: vec!["a".into()], ..Split::default() };
+    // Each cell shows the whole picture, so all of them are the same reduction of it; 64 is no multiple of 3.
+    let whole = RandomView { flip: 0.0, ..RandomView::crop_and_flip() }.uncropped();
+    for grid in [1, 2, 3] {
+        let view = View::Composed { view: whole.clone(), grid, probability: 1.0 };
+        let values = render(&split, &[0], &view, [0.0; 3], [1.0; 3], SEED);
+        let side = 64usize.div_ceil(grid);
+        let mut scratch = Scratch::default();
+        resized_crop(&split.rgb, 64, Crop { top: 0, left: 0, height: 64, width: 64 }, false, side, &mut scratch);
+        for (i, pixel) in values.chunks_exact(3).enumerate() {
+            let (y, x) = ((i / 64) % side, (i % 64) % side);
+            for c in 0..3 {
+                assert_eq!(pixel[c], scratch.planes[c * side * side + y * side + x], "grid {grid}, pixel {i}");
+            }
+        }
+    }
+    // With random crops the cells differ; how often a view is composed follows the setting.
+    let composed = |probability| View::Composed { view: RandomView::contrastive(), grid: 2, probability };
+    let cell = |values: &[f32], column: usize| -> Vec<f32> { values[column * 96..column * 96 + 96].to_vec() };
+    let values = render(&split, &[0], &composed(1.0), MEAN, STD, SEED);
+    assert_ne!(cell(&values, 0), cell(&values, 1));
+    let with = |view: &View, epoch| render(&split, &[0], view, MEAN, STD, ViewSeed { epoch, ..SEED });
+    let half = (0..400).filter(|&e| with(&composed(0.5), e) == with(&composed(1.0), e)).count();
+    assert!((150..250).contains(&half), "{half} of 400 composed");
+}
+
+#[test]
 fn settings_that_make_no_sense_are_refused() {
     let good = RandomView::contrastive();
     good.check().unwrap();

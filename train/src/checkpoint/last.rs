@@ -1,7 +1,8 @@
 //! `last.safetensors`: all that a training needs to go on after its last finished epoch, bit for bit.
 //!
-//! One file, so that one rename changes it: weights, running statistics and momentum of both optimizers, the best
-//! weights where they are of an earlier epoch, and in its metadata the settings and every epoch's record. Randomness is
+//! One file, so that one rename changes it: weights, running statistics and momentum of both optimizers, what the
+//! recipe carries, the best weights where they are of an earlier epoch, and in its metadata the settings and every
+//! epoch's record. Randomness is
 //! keyed by (seed, purpose, epoch, picture), so no generator has a state to save. The file is written before the first
 //! epoch and removed when the run is finished: where it lies, a run is unfinished. It is in TOML inside, whose numbers
 //! are read back exactly.
@@ -29,6 +30,7 @@ const SHA256: &str = "sha256";
 const NETWORK: &str = "network.";
 const ENCODER: &str = "encoder.";
 const CLASSIFIER: &str = "classifier.";
+const RECIPE: &str = "recipe.";
 const BEST: &str = "best.";
 
 /// How far a training is.
@@ -71,7 +73,9 @@ pub struct Last {
     pub encoder: State,
     /// Momentum of the classifier's own optimizer, empty where it has none.
     pub classifier: State,
-    /// The weights that the run keeps; none before the first epoch.
+    /// What the recipe carries, empty for most.
+    pub recipe: State,
+    /// The weights that the run keeps; none before the first epoch that counts.
     pub best: Option<State>,
 }
 
@@ -107,7 +111,8 @@ impl Last {
             true => network.clone(),
             false => part(BEST),
         });
-        Ok(Some(Self { encoder: part(ENCODER), classifier: part(CLASSIFIER), network, best, progress }))
+        let (encoder, classifier, recipe) = (part(ENCODER), part(CLASSIFIER), part(RECIPE));
+        Ok(Some(Self { encoder, classifier, recipe, network, best, progress }))
     }
 
     /// The file's content. `best` is left out where it is the network's own state, that of the last epoch.
@@ -121,6 +126,7 @@ impl Last {
         add(NETWORK, &self.network);
         add(ENCODER, &self.encoder);
         add(CLASSIFIER, &self.classifier);
+        add(RECIPE, &self.recipe);
         if let (Some(at), Some(best)) = (self.progress.best(), &self.best)
             && at + 1 < self.progress.records.len()
         {
@@ -140,9 +146,11 @@ impl Last {
     }
 }
 
-/// Whether `config` on `data` is the run with these settings and this digest.
+/// Whether `config` on `data` is the run with these settings and this digest. Where the data lie and which device trains
+/// may differ.
 pub(crate) fn same(of: &TrainConfig, data_digest: &str, config: &TrainConfig, data: &Dataset) -> Result<()> {
-    let moved = TrainConfig { data: config.data.clone(), ..of.clone() };
+    let TrainConfig { device, precision, .. } = *config;
+    let moved = TrainConfig { data: config.data.clone(), device, precision, ..of.clone() };
     if let Some((name, was, is)) = moved.difference(config) {
         let reason =
             format!("the run was begun with {was}, now it is {is}. Resume with the settings it was begun with");

@@ -116,6 +116,7 @@ pub(super) fn open(files: &Files, kind: Kind, options: &OpenOptions) -> Result<(
         train: resized(whole.subset(&train), size),
         validation: resized(whole.subset(&validation), size),
         test: resized(test, size),
+        pairs: None,
     };
     for (name, split) in [("training", &dataset.train), ("test", &dataset.test)] {
         let seen = |class| split.labels.contains(&class);

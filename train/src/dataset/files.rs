@@ -282,7 +282,8 @@ fn common_folder(names: &[String]) -> String {
     };
     let top = format!("{top}/");
     let split = ["train/", "val/", "valid/", "validation/", "test/"].contains(&top.as_str());
-    let deeper =
-        names.iter().any(|name| name.matches('/').count() > 1 || name.ends_with(".bin") || name.ends_with(".npy"));
+    let table = |name: &str| matches!(name.strip_prefix(&top), Some("labels.csv" | "pairs.csv"));
+    let alone = |name: &str| name.ends_with(".bin") || name.ends_with(".npy") || table(name);
+    let deeper = names.iter().any(|name| name.matches('/').count() > 1 || alone(name));
     if !split && deeper && names.iter().all(|name| name.starts_with(&top)) { top } else { String::new() }
 }

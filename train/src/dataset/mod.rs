@@ -1,16 +1,23 @@
 //! Data sets as bytes at network size: TrashNet (built in), CIFAR-10 and CIFAR-100 in their binary layout, Tiny
-//! ImageNet, and folders of photographs by class, each as a folder or as the archive it comes in. Opening is
-//! deterministic: the same files, options and seed give the same splits in the same order and the same digest.
+//! ImageNet, folders of photographs by class, and photographs with sets of labels, each as a folder or as the archive it
+//! comes in. Opening is deterministic: the same files, options and seed give the same splits in the same order and the
+//! same digest.
 
 mod cifar;
 pub(crate) mod files;
+mod labels;
+mod pairs;
 mod partition;
 mod pictures;
+mod table;
+#[cfg(test)]
+mod table_tests;
 #[cfg(test)]
 mod tests;
 mod tree;
 mod zip;
 
+pub use pairs::Pairs;
 pub use partition::split_validation;
 
 use crate::{Error, Result};
@@ -18,7 +25,9 @@ use excon_edge::image::Picture;
 use excon_edge::saliency::ObjectBox;
 use files::Files;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The quick-start photographs: TrashNet at 64×64 (MIT), with the authors' split.
 const TRASHNET: &[u8] = include_bytes!("../../../assets/trashnet/trashnet-64.tar.gz");
@@ -52,10 +61,12 @@ pub struct Split {
     pub size: usize,
     /// `n × size × size × 3` bytes, RGB interleaved, rows top to bottom.
     pub rgb: Vec<u8>,
-    /// Class of each picture, an index into [`Dataset::labels`].
+    /// Class of each picture, an index into [`Dataset::labels`]; 0 where pictures have sets of labels.
     pub labels: Vec<usize>,
     /// Name of each picture: its path below the data set's top folder, or `FILE#RECORD`.
     pub names: Vec<String>,
+    /// All labels of each picture, ascending; no entries where pictures have one class each.
+    pub sets: Vec<Vec<usize>>,
     /// Box around the object of each picture, where the data set has one; empty for a data set without boxes.
     pub boxes: Vec<Option<ObjectBox>>,
 }
@@ -104,6 +115,7 @@ impl Split {
             subset.rgb.extend_from_slice(self.picture(index));
             subset.labels.push(self.labels[index]);
             subset.names.push(self.names[index].clone());
+            subset.sets.extend(self.sets.get(index).cloned());
             subset.boxes.extend(self.boxes.get(index));
         }
         subset
@@ -129,9 +141,16 @@ pub struct Dataset {
     pub validation: Split,
     /// Test pictures. The labelled `val` of Tiny ImageNet, and of class folders without `test`, is used as test.
     pub test: Split,
+    /// Positives of the training pictures that were made elsewhere, where `pairs.csv` names any.
+    pub pairs: Option<Arc<Pairs>>,
 }
 
 impl Dataset {
+    /// Whether pictures have sets of labels and not one class each.
+    pub fn is_multi_label(&self) -> bool {
+        [&self.train, &self.validation, &self.test].iter().any(|split| !split.sets.is_empty())
+    }
+
     /// Refuses a data set that can only be evaluated on, naming the files that training needs.
     pub fn require_training(&self) -> Result<()> {
         if !self.train.is_empty() {
@@ -155,8 +174,10 @@ impl Dataset {
 /// Opens a data set: `trashnet` for the built-in photographs, else the path of a folder, `.tar.gz`, `.tar` or `.zip`.
 ///
 /// Recognised by content: CIFAR-10 (`test_batch.bin`), CIFAR-100 (`test.bin`, `train.bin`), Tiny ImageNet
-/// (`val/val_annotations.txt`), else class folders: `train|val|test/CLASS/*` or `CLASS/*`, which is split 70/15/15 by
-/// class and seeded hash. JPEG and PNG of any size are brought to the network's size as the board does it.
+/// (`val/val_annotations.txt`), sets of labels (`labels.csv`: `picture,labels`), else class folders:
+/// `train|val|test/CLASS/*` or `CLASS/*`, which is split 70/15/15 by class and seeded hash, with positives from
+/// `pairs.csv` ([`Pairs`]: `picture,positive[,label,share]`) where it is there. JPEG and PNG of any size are brought to
+/// the network's size as the board does it.
 ///
 /// # Errors
 /// Options out of range; files that are missing, damaged, of the wrong size, or inconsistent, by name and place.
@@ -167,15 +188,29 @@ pub fn open(source: &str, options: &OpenOptions) -> Result<Dataset> {
     let (mut dataset, normalisation) = if let Some(kind) = cifar::recognise(&files) {
         cifar::open(&files, kind, options)?
     } else {
+        let lines = pairs::Lines::read(&files)?;
         let plan = if tree::is_tiny_imagenet(&files) {
             tree::tiny_imagenet(&files, options)?
+        } else if labels::recognise(&files) {
+            labels::plan(&files, options)?
         } else {
-            tree::class_folders(&files, options)?
+            let foreign = lines.as_ref().map_or_else(BTreeSet::new, pairs::Lines::positives);
+            tree::class_folders(&files, &foreign, options)?
         };
         let [train, validation, test] = pictures::load(&files, &plan.splits, options.image_size)?;
-        let (name, labels) = (plan.name, plan.labels);
-        let dataset =
-            Dataset { name, labels, digest: String::new(), mean: [0.5; 3], std: [1.0; 3], train, validation, test };
+        let pairs = lines.map(|lines| lines.load(&files, &plan, train.size)).transpose()?;
+        let [train, validation, test] = with_sets([train, validation, test], &plan);
+        let dataset = Dataset {
+            name: plan.name,
+            labels: plan.labels,
+            digest: String::new(),
+            mean: [0.5; 3],
+            std: [1.0; 3],
+            train,
+            validation,
+            test,
+            pairs: pairs.map(Arc::new),
+        };
         (dataset, plan.normalisation)
     };
     (dataset.mean, dataset.std) = normalisation.unwrap_or_else(|| measure(&dataset.train));
@@ -205,6 +240,15 @@ fn kept_classes(files: &Files, available: usize, options: &OpenOptions) -> Resul
         }
         wanted => Ok(wanted.unwrap_or(available)),
     }
+}
+
+/// The splits with the label sets of the plan, where it has any.
+fn with_sets(splits: [Split; 3], plan: &tree::Plan) -> [Split; 3] {
+    let mut planned = plan.splits.iter();
+    splits.map(|split| {
+        let items = planned.next().filter(|_| plan.sets).into_iter().flatten();
+        Split { sets: items.map(|item| item.set.clone()).collect(), ..split }
+    })
 }
 
 /// Mean and standard deviation per channel, by exact integer sums.
@@ -243,6 +287,24 @@ fn digest(dataset: &Dataset) -> String {
             hash.update((*label as u64).to_le_bytes());
         }
         hash.update(&split.rgb);
+        // Only where there are any, so that the digests of all other sets stay what they were.
+        for set in &split.sets {
+            hash.update((set.len() as u64).to_le_bytes());
+            set.iter().for_each(|label| hash.update((*label as u64).to_le_bytes()));
+        }
+    }
+    if let Some(pairs) = &dataset.pairs {
+        text(&mut hash, "pairs");
+        for of in &pairs.of {
+            hash.update((of.len() as u64).to_le_bytes());
+            for &positive in of {
+                text(&mut hash, &pairs.pictures.names[positive]);
+                let (label, share) = pairs.towards[positive].map_or((u64::MAX, 0.0), |(l, share)| (l as u64, share));
+                hash.update(label.to_le_bytes());
+                hash.update(share.to_le_bytes());
+            }
+        }
+        hash.update(&pairs.pictures.rgb);
     }
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -11,8 +11,8 @@ use std::io::Cursor;
 /// Most memory for the pixels of one data set.
 const MOST_PIXELS: usize = 48 << 30;
 
-/// Loads three splits. Without a size, the pictures keep theirs if all are equal and square; else they become 64×64.
-pub(super) fn load(files: &Files, splits: &[Vec<Item>; 3], size: Option<usize>) -> Result<[Split; 3]> {
+/// Loads splits. Without a size, the pictures keep theirs if all are equal and square; else they become 64×64.
+pub(super) fn load<const N: usize>(files: &Files, splits: &[Vec<Item>; N], size: Option<usize>) -> Result<[Split; N]> {
     let items: Vec<&Item> = splits.iter().flatten().collect();
     let names: Vec<&str> = items.iter().map(|item| item.name.as_str()).collect();
     let size = match size {
@@ -29,6 +29,7 @@ pub(super) fn load(files: &Files, splits: &[Vec<Item>; 3], size: Option<usize>) 
         rgb: vec![0; items.len() * bytes],
         labels: items.iter().map(|item| item.label).collect(),
         names: items.iter().map(|item| item.name.clone()).collect(),
+        sets: vec![],
         boxes: match items.iter().any(|item| item.object.is_some()) {
             true => items.iter().map(|item| item.object).collect(),
             false => Vec::new(),

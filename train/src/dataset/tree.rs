@@ -1,5 +1,5 @@
 //! Pictures in folders: which picture belongs to which class and split, for class folders and for Tiny ImageNet. Decides
-//! by names alone; nothing is decoded here.
+//! by names alone; nothing is decoded here. `labels.csv` and `pairs.csv` have files of their own.
 
 use super::files::Files;
 use super::{Normalisation, OpenOptions, kept_classes, partition};
@@ -12,6 +12,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 pub(super) struct Item {
     pub name: String,
     pub label: usize,
+    /// All its labels, ascending, of a data set of label sets.
+    pub set: Vec<usize>,
     pub object: Option<ObjectBox>,
 }
 
@@ -22,6 +24,8 @@ pub(super) struct Plan {
     /// Train, validation, test; each in bytewise order of the names.
     pub splits: [Vec<Item>; 3],
     pub normalisation: Option<Normalisation>,
+    /// Whether pictures have sets of labels.
+    pub sets: bool,
 }
 
 /// The usual names of the split folders.
@@ -35,7 +39,7 @@ const LONGEST: u64 = 64 << 20;
 const TINY_SIDE: f32 = 64.0;
 
 /// Whether a file is a picture by its name; other picture formats are refused rather than passed over.
-fn is_picture(files: &Files, name: &str) -> Result<bool> {
+pub(super) fn is_picture(files: &Files, name: &str) -> Result<bool> {
     let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension).to_ascii_lowercase();
     if FOREIGN.contains(&extension.as_str()) {
         return Err(files.error(format!("{name} is neither JPEG nor PNG. Convert it or take it out")));
@@ -88,7 +92,7 @@ pub(super) fn tiny_imagenet(files: &Files, options: &OpenOptions) -> Result<Plan
             let Some(&label) = label_of.get(wnid) else {
                 return Err(files.error(format!("{name}: class {wnid} is not in wnids.txt")));
             };
-            train.push(Item { name: name.clone(), label, object: None });
+            train.push(Item { name: name.clone(), label, set: vec![], object: None });
         }
     }
     add_boxes(files, &wnids, &mut train)?;
@@ -103,7 +107,7 @@ pub(super) fn tiny_imagenet(files: &Files, options: &OpenOptions) -> Result<Plan
             return Err(files.error(format!("{ANNOTATIONS}, line {}: class {wnid} is not in wnids.txt", number + 1)));
         };
         let object = object_box(files, ANNOTATIONS, number + 1, fields)?;
-        test.push(Item { name: format!("val/images/{name}"), label, object });
+        test.push(Item { name: format!("val/images/{name}"), label, set: vec![], object });
     }
     test.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     if let Some(twice) = test.windows(2).find(|pair| pair[0].name == pair[1].name) {
@@ -118,7 +122,7 @@ pub(super) fn tiny_imagenet(files: &Files, options: &OpenOptions) -> Result<Plan
     let splits = [train, validation, test];
     require_all_classes(files, &labels, &splits, options)?;
     let normalisation = Some(([0.4802, 0.4481, 0.3975], [0.2302, 0.2265, 0.2262]));
-    Ok(Plan { name: "tiny-imagenet".into(), labels, splits, normalisation })
+    Ok(Plan { name: "tiny-imagenet".into(), labels, splits, normalisation, sets: false })
 }
 
 /// Gives the training pictures of Tiny ImageNet the boxes of `train/WNID/WNID_boxes.txt`, where there are any.
@@ -166,22 +170,22 @@ fn object_box<'a>(
 }
 
 /// Class folders: `train|val|test/CLASS/*`, or `CLASS/*`, split here. Classes are in bytewise order of their names.
-pub(super) fn class_folders(files: &Files, options: &OpenOptions) -> Result<Plan> {
-    let split_of = |name: &str| {
-        let (top, rest) = name.split_once('/')?;
-        SPLITS.iter().find(|(split, _)| *split == top).map(|(_, index)| (*index, rest.to_string()))
-    };
-    let divided = files.names().iter().any(|name| name.starts_with("train/"));
-    let mut classes: BTreeMap<String, [Vec<String>; 3]> = BTreeMap::new();
+/// Files in `foreign` are not pictures of the set.
+pub(super) fn class_folders(files: &Files, foreign: &BTreeSet<&str>, options: &OpenOptions) -> Result<Plan> {
+    let divided = is_divided(files.names());
+    let mut classes: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut loose = None;
-    for name in files.names() {
-        let found = if divided { split_of(name) } else { Some((0, name.clone())) };
-        let Some((split, rest)) = found else { continue };
+    for name in files.names().iter().filter(|name| !foreign.contains(name.as_str())) {
+        let rest = match split_of(name) {
+            Some((_, rest)) if divided => rest,
+            None if divided => continue,
+            _ => name,
+        };
         if !is_picture(files, name)? {
             continue;
         }
         match rest.split_once('/') {
-            Some((class, _)) => classes.entry(class.into()).or_default()[split].push(name.clone()),
+            Some((class, _)) => classes.entry(class.into()).or_default().push(name.clone()),
             None => loose = Some(name),
         }
     }
@@ -199,15 +203,47 @@ pub(super) fn class_folders(files: &Files, options: &OpenOptions) -> Result<Plan
     }
     let kept = kept_classes(files, classes.len(), options)?;
     let labels: Vec<String> = classes.keys().take(kept).cloned().collect();
-    let mut splits: [Vec<Item>; 3] = Default::default();
-    for (label, names) in classes.into_values().take(kept).enumerate() {
-        for (split, names) in splits.iter_mut().zip(names) {
-            split.extend(names.into_iter().map(|name| Item { name, label, object: None }));
-        }
-    }
+    let of_class = |(label, names): (usize, Vec<String>)| {
+        names.into_iter().map(move |name| Item { name, label, set: vec![], object: None })
+    };
+    let items: Vec<Item> = classes.into_values().take(kept).enumerate().flat_map(of_class).collect();
     if !divided {
-        splits = three_ways(files, &labels, std::mem::take(&mut splits[0]), options)?;
+        require_three_each(files, &labels, &items)?;
+    }
+    let splits = divide(files, items, options)?;
+    require_all_classes(files, &labels, &splits, options)?;
+    Ok(Plan { name: source_name(files), labels, splits, normalisation: None, sets: false })
+}
+
+/// The data set's name: that of its folder or archive.
+pub(super) fn source_name(files: &Files) -> String {
+    let name = files.path().file_name().and_then(|name| name.to_str()).unwrap_or("photographs");
+    [".gz", ".tgz", ".tar", ".zip"].iter().fold(name, |name, ending| name.trim_end_matches(ending)).to_string()
+}
+
+/// Whether pictures are divided into `train/` and others.
+fn is_divided(names: &[String]) -> bool {
+    names.iter().any(|name| name.starts_with("train/"))
+}
+
+/// The split that a name's first folder stands for, and the rest of the name.
+fn split_of(name: &str) -> Option<(usize, &str)> {
+    let (top, rest) = name.split_once('/')?;
+    SPLITS.iter().find(|(split, _)| *split == top).map(|(_, index)| (*index, rest))
+}
+
+/// Train, validation and test by the folders `train/`, `val/` and `test/` where there is a `train/`, else 70/15/15 of each
+/// class by seeded hash; what is missing is made from what is there. Each in bytewise order of the names.
+pub(super) fn divide(files: &Files, items: Vec<Item>, options: &OpenOptions) -> Result<[Vec<Item>; 3]> {
+    let mut splits: [Vec<Item>; 3] = Default::default();
+    if !is_divided(files.names()) {
+        splits = three_ways(items, options);
     } else {
+        for item in items {
+            if let Some((split, _)) = split_of(&item.name) {
+                splits[split].push(item);
+            }
+        }
         if splits[2].is_empty() {
             // As with Tiny ImageNet: the official labelled pictures outside of training are what is reported on.
             splits.swap(1, 2);
@@ -225,15 +261,7 @@ pub(super) fn class_folders(files: &Files, options: &OpenOptions) -> Result<Plan
     for split in &mut splits {
         split.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     }
-    require_all_classes(files, &labels, &splits, options)?;
-    let name = files.path().file_name().and_then(|name| name.to_str()).unwrap_or("photographs");
-    let name = name
-        .trim_end_matches(".gz")
-        .trim_end_matches(".tgz")
-        .trim_end_matches(".tar")
-        .trim_end_matches(".zip")
-        .to_string();
-    Ok(Plan { name, labels, splits, normalisation: None })
+    Ok(splits)
 }
 
 /// Takes the validation share out of the training pictures.
@@ -243,8 +271,7 @@ fn hold_out(items: Vec<Item>, options: &OpenOptions) -> (Vec<Item>, Vec<Item>) {
     (train.into_iter().map(|(item, _)| item).collect(), validation.into_iter().map(|(item, _)| item).collect())
 }
 
-/// 70 % train, 15 % validation, 15 % test of each class.
-fn three_ways(files: &Files, labels: &[String], items: Vec<Item>, options: &OpenOptions) -> Result<[Vec<Item>; 3]> {
+fn require_three_each(files: &Files, labels: &[String], items: &[Item]) -> Result<()> {
     for (label, class) in labels.iter().enumerate() {
         let count = items.iter().filter(|item| item.label == label).count();
         if count < 3 {
@@ -252,6 +279,11 @@ fn three_ways(files: &Files, labels: &[String], items: Vec<Item>, options: &Open
             return Err(files.error(reason));
         }
     }
+    Ok(())
+}
+
+/// 70 % train, 15 % validation, 15 % test of each class.
+fn three_ways(items: Vec<Item>, options: &OpenOptions) -> [Vec<Item>; 3] {
     let parts = dealt(&items, options.seed, "three splits", |n, _| {
         let held_out = partition::share(n, 0.15);
         vec![n - 2 * held_out, held_out]
@@ -260,7 +292,7 @@ fn three_ways(files: &Files, labels: &[String], items: Vec<Item>, options: &Open
     for (item, part) in items.into_iter().zip(parts) {
         splits[part].push(item);
     }
-    Ok(splits)
+    splits
 }
 
 fn dealt(items: &[Item], seed: u64, purpose: &str, counts: impl Fn(usize, usize) -> Vec<usize>) -> Vec<usize> {

@@ -8,7 +8,10 @@ mod corrupted;
 mod embedding;
 mod engine;
 mod explanation;
+mod logistic;
 mod measured;
+mod multi_label;
+mod probe;
 pub mod refit;
 
 pub use attack::{Attack, Attacked, attacked};
@@ -17,6 +20,9 @@ pub use embedding::{Embedding, embeddings};
 pub use engine::NetworkEngine;
 pub use explanation::{Explanations, Occlusion, explanations, spread};
 pub use measured::Measured;
+pub(crate) use multi_label::exact_matches;
+pub use multi_label::{LabelFigures, LabelPrecision, average_precision, evaluate_labels};
+pub use probe::{NEIGHBOURS, Probe, probe};
 
 use crate::augment::{View, ViewSeed, render};
 use crate::dataset::{Dataset, Split};
@@ -188,22 +194,44 @@ fn planar(split: &Split, indices: &[usize], preprocess: &Preprocess) -> Vec<f32>
     images
 }
 
-/// Accuracy and mean negative log-likelihood of the trainer's own network on a split, in eval mode.
-pub(crate) fn validate(network: &Network, data: &Dataset, split: &Split) -> Result<(f64, f64)> {
+/// Figures of the trainer's own network on a split.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Validation {
+    /// Accuracy, 0..1; of whole sets where pictures have sets of labels.
+    pub accuracy: f64,
+    /// Mean negative log-likelihood, nats; of single labels where pictures have sets of them.
+    pub nll: f64,
+    /// Mean average precision, where pictures have sets of labels.
+    pub map: Option<f64>,
+}
+
+/// Figures of the trainer's own network on a split, in eval mode.
+pub(crate) fn validate(network: &Network, data: &Dataset, split: &Split) -> Result<Validation> {
     let classes = data.labels.len();
-    let (mut hits, mut nll) = (0usize, 0f64);
+    let mut logits = Vec::with_capacity(split.len() * classes);
     for indices in (0..split.len()).collect::<Vec<_>>().chunks(BATCH) {
         let images = standard(split, indices, data)?;
-        let logits = network.infer(&images, NormMode::Eval, &[network.graph().logits])?.remove(0);
-        let logits = logits.flatten_all()?.to_vec1::<f32>()?;
-        for (row, &i) in logits.chunks_exact(classes).zip(indices) {
-            let label = split.labels[i];
+        let rows = network.infer(&images, NormMode::Eval, &[network.graph().logits])?.remove(0);
+        logits.extend(rows.flatten_all()?.to_vec1::<f32>()?);
+    }
+    Ok(Validation::of(&logits, data, split))
+}
+
+impl Validation {
+    /// Of logits, a row for each picture of the split, at least one.
+    pub fn of(logits: &[f32], data: &Dataset, split: &Split) -> Self {
+        if data.is_multi_label() {
+            let figures = LabelFigures::of(logits, &data.labels, &split.sets);
+            return Self { accuracy: figures.exact, nll: figures.nll, map: Some(figures.map) };
+        }
+        let (mut hits, mut nll) = (0usize, 0f64);
+        for (row, &label) in logits.chunks_exact(data.labels.len()).zip(&split.labels) {
             hits += usize::from(argmax(row) == label);
             nll -= log_softmax(row, 1.0)[label];
         }
+        let n = split.len() as f64;
+        Self { accuracy: hits as f64 / n, nll: nll / n, map: None }
     }
-    let n = split.len() as f64;
-    Ok((hits as f64 / n, nll / n))
 }
 
 /// Clean, normalised pictures, N × H × W × 3.

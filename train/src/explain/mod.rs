@@ -29,7 +29,7 @@ pub enum ExplainerNorm {
 }
 
 impl ExplainerNorm {
-    fn mode(self) -> NormMode {
+    pub(crate) fn mode(self) -> NormMode {
         match self {
             Self::Train => NormMode::Train,
             Self::TrainNoUpdate => NormMode::Batch,
@@ -66,6 +66,13 @@ pub enum Fill {
     Mean,
     /// Black: `−mean/std` after normalisation.
     Black,
+}
+
+impl Fill {
+    /// The value of a replaced pixel, where a black one is `black`.
+    pub(crate) fn colour(self, black: [f32; 3]) -> [f32; 3] {
+        if self == Self::Mean { [0.0; 3] } else { black }
+    }
 }
 
 /// Which class is explained.
@@ -149,6 +156,45 @@ pub struct Explained {
     pub passes: Vec<bool>,
 }
 
+/// Signed maps of a batch, and what the network saw.
+#[derive(Debug, Clone)]
+pub struct Saliency {
+    /// Signed map of the target class at the resolution of its layer, one per picture; positive only with `cam_relu`.
+    pub maps: Vec<Map>,
+    /// Predicted class of each picture.
+    pub predicted: Vec<usize>,
+}
+
+/// The maps of a batch of pictures (N × H × W × 3, normalised).
+///
+/// # Errors
+/// When the labels do not fit the batch or the classes, or a tensor operation fails.
+pub fn saliency(network: &Network, config: &ExplainConfig, images: &Tensor, labels: &[usize]) -> Result<Saliency> {
+    let n = images.dim(0)?;
+    let graph = network.graph();
+    let classes = graph.channels(graph.logits);
+    if n != labels.len() || labels.iter().any(|&l| l >= classes) {
+        let reason = format!("{} labels below {classes} are needed for {n} pictures", n);
+        return Err(Error::Setting { name: "labels".into(), reason });
+    }
+    let norm = config.explainer_bn.mode();
+    let (mut maps, predicted) = match config.cam_layer {
+        CamLayer::Last => {
+            let out = network.infer(images, norm, &[graph.features, graph.logits])?;
+            let predicted = argmax(&out[1])?;
+            let target = if config.explain_target == Target::Label { labels } else { &predicted[..] };
+            (class_activation_maps(&out[0], &network_head(network)?, target)?, predicted)
+        }
+        CamLayer::Paper => grad_cam(network, images, norm, graph.paper_cam, |predicted| {
+            if config.explain_target == Target::Label { labels.to_vec() } else { predicted.to_vec() }
+        })?,
+    };
+    if config.cam_relu {
+        maps.iter_mut().flat_map(|m| &mut m.values).for_each(|v| *v = v.max(0.0));
+    }
+    Ok(Saliency { maps, predicted })
+}
+
 /// Explains and masks a batch of clean pictures `standard` (N × H × W × 3, normalised) and tests the masked ones.
 ///
 /// `black` is the value of a black pixel after normalisation, per channel.
@@ -162,44 +208,25 @@ pub fn explain(
     labels: &[usize],
     black: [f32; 3],
 ) -> Result<Explained> {
-    let (n, height, width, _) = standard.dims4()?;
-    let graph = network.graph();
-    let classes = graph.channels(graph.logits);
-    if n != labels.len() || labels.iter().any(|&l| l >= classes) {
-        let reason = format!("{} labels below {classes} are needed for {n} pictures", n);
-        return Err(Error::Setting { name: "labels".into(), reason });
-    }
-    let norm = config.explainer_bn.mode();
-    let (mut maps, predicted) = match config.cam_layer {
-        CamLayer::Last => {
-            let out = network.infer(standard, norm, &[graph.features, graph.logits])?;
-            let predicted = argmax(&out[1])?;
-            let target = if config.explain_target == Target::Label { labels } else { &predicted[..] };
-            (class_activation_maps(&out[0], &network_head(network)?, target)?, predicted)
-        }
-        CamLayer::Paper => grad_cam(network, standard, norm, graph.paper_cam, |predicted| {
-            if config.explain_target == Target::Label { labels.to_vec() } else { predicted.to_vec() }
-        })?,
-    };
-    if config.cam_relu {
-        maps.iter_mut().flat_map(|m| &mut m.values).for_each(|v| *v = v.max(0.0));
-    }
+    let Saliency { maps, predicted } = saliency(network, config, standard, labels)?;
+    let (_, height, width, _) = standard.dims4()?;
     let normalised: Vec<Map> = maps.par_iter().map(|m| m.upsample(width, height).normalised()).collect();
     let keep: Vec<Vec<bool>> = normalised.par_iter().map(|m| kept(m, config.mask_rule)).collect();
-    let fill = if config.fill == Fill::Mean { [0.0; 3] } else { black };
-    let masked = mask(standard, &keep, fill)?;
+    let masked = occlude(standard, &keep, config.fill.colour(black))?;
 
-    let predicted_masked = argmax(&network.infer(&masked, norm, &[graph.logits])?[0])?;
+    let norm = config.explainer_bn.mode();
+    let logits = network.graph().logits;
+    let predicted_masked = argmax(&network.infer(&masked, norm, &[logits])?[0])?;
     if config.explainer_bn == ExplainerNorm::Train {
         // The released code predicts on S once more. Only the running statistics notice.
-        network.infer(standard, norm, &[graph.logits])?;
+        network.infer(standard, norm, &[logits])?;
     }
     let passes = predicted_masked.iter().zip(labels).map(|(p, l)| p == l).collect();
     Ok(Explained { maps, normalised, keep, masked, predicted, predicted_masked, passes })
 }
 
 /// The pixels of a normalised map that stay.
-fn kept(map: &Map, rule: MaskRule) -> Vec<bool> {
+pub(crate) fn kept(map: &Map, rule: MaskRule) -> Vec<bool> {
     match rule {
         MaskRule::Value(limit) => keep_above(map, limit),
         MaskRule::Top(fraction) => keep_top(map, fraction),
@@ -207,7 +234,7 @@ fn kept(map: &Map, rule: MaskRule) -> Vec<bool> {
 }
 
 /// Replaces the pixels that do not stay; `images` is N × H × W × 3.
-fn mask(images: &Tensor, keep: &[Vec<bool>], fill: [f32; 3]) -> Result<Tensor> {
+pub(crate) fn occlude(images: &Tensor, keep: &[Vec<bool>], fill: [f32; 3]) -> Result<Tensor> {
     let mut values = images.flatten_all()?.to_vec1::<f32>()?;
     let each = values.len() / keep.len().max(1);
     values.par_chunks_mut(each.max(1)).zip(keep).for_each(|(image, keep)| {

@@ -1,9 +1,9 @@
-//! A whole encoder of convolution → batch norm → [sum] → [ReLU] links as one operation with its own backward pass.
+//! A whole encoder of convolution → batch norm → [sum] → [activation] links as one operation with its own backward pass.
 //!
 //! Training such a network is bound by memory as much as by arithmetic, so maps are touched as rarely as batch
-//! statistics allow. Forward keeps each convolution's raw output and no more: the next convolution applies norm and ReLU
+//! statistics allow. Forward keeps each convolution's raw output and no more: the next convolution applies norm and activation
 //! while it copies images into its frame, and the statistics of its own output are summed while that is in the cache.
-//! Backward, one pass over a link's images takes the gradient through ReLU and norm into a frame, from which both the
+//! Backward, one pass over a link's images takes the gradient through activation and norm into a frame, from which both the
 //! input and the weight gradient are computed. Results are stored only where sums of two branches need them.
 
 use super::conv::{Convolution, Shapes, chunks, parts, shared_chunks};
@@ -15,7 +15,7 @@ use super::pixelwise::{
 };
 use super::{Shared, Statistics, buffers, floats, with_floats, with_scratch};
 use candle_core::{CpuStorage, CustomOp2, Device, Layout, Result, Shape, Tensor, bail};
-use excon_edge::kernel::{Isa, active};
+use excon_edge::kernel::{Clip, Isa, active};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -29,15 +29,17 @@ pub enum Source {
     Link(usize),
 }
 
-/// Convolution, batch norm with the batch's statistics, then the residual and the ReLU, where there are such.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Convolution, batch norm with the batch's statistics, then the residual and the activation, where there are such.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Link {
     /// What the convolution reads.
     pub input: Source,
     /// What is added after the norm.
     pub residual: Option<Source>,
-    /// Whether a ReLU ends the link.
-    pub relu: bool,
+    /// What ends the link.
+    pub clip: Clip,
+    /// Whether each channel has a window of its own; inputs and outputs are then equal.
+    pub depthwise: bool,
     /// Input channels.
     pub inputs: usize,
     /// Output channels.
@@ -53,7 +55,17 @@ pub struct Link {
 impl Link {
     /// Numbers of the convolution's weights.
     fn weights(&self) -> usize {
-        self.inputs * self.outputs * self.kernel * self.kernel
+        self.fan_in() * self.outputs * self.kernel * self.kernel
+    }
+
+    /// Input channels that an output channel sees.
+    fn fan_in(&self) -> usize {
+        if self.depthwise { 1 } else { self.inputs }
+    }
+
+    /// Its convolution's geometry.
+    pub(super) fn convolution(&self, isa: Isa) -> Convolution {
+        Convolution { stride: self.stride, padding: self.padding, depthwise: self.depthwise, isa }
     }
 
     /// Numbers of all parameters: convolution weights, norm weights, norm biases.
@@ -93,14 +105,14 @@ struct Ran {
 }
 
 impl Ran {
-    /// Norm without ReLU, of the raw output.
+    /// Norm without activation, of the raw output.
     fn norm(&self) -> Affine<'_> {
-        Affine { x: &self.raw, scale: &self.scale, shift: &self.shift, floor: f32::NEG_INFINITY }
+        Affine { x: &self.raw, scale: &self.scale, shift: &self.shift, clip: Clip::NONE }
     }
 
-    /// Norm with the ReLU if there is one: the link's output, unless there is a residual.
+    /// Norm with the activation if there is one: the link's output, unless there is a residual.
     fn output(&self) -> Affine<'_> {
-        Affine { floor: if self.link.relu { 0.0 } else { f32::NEG_INFINITY }, ..self.norm() }
+        Affine { clip: self.link.clip, ..self.norm() }
     }
 }
 
@@ -169,8 +181,8 @@ impl Chain {
                 Source::Entry => entry,
                 Source::Link(i) => ran[i].shapes.output,
             };
-            let conv = Convolution { stride: link.stride, padding: link.padding, isa };
-            let weight_shape = (link.outputs, link.inputs, link.kernel, link.kernel);
+            let conv = link.convolution(isa);
+            let weight_shape = (link.outputs, link.fan_in(), link.kernel, link.kernel);
             let shapes = conv.shape(shape(link.input), weight_shape)?;
             if entry.0 == 0 || link.residual.is_some_and(|r| shape(r) != shapes.output) {
                 bail!("link {i} adds a map of another shape, or the batch is empty");
@@ -226,7 +238,7 @@ impl Chain {
         for (i, ran) in self.ran.iter().enumerate().rev() {
             let Some(mut gradient) = maps[i + 1].take() else { continue };
             let link = &ran.link;
-            let channels = link.outputs;
+            let (channels, clips, high) = (link.outputs, link.clip != Clip::NONE, link.clip.high);
             let (raw, mean) = (&ran.raw[..], &ran.mean[..]);
             let into = slot(link.input);
             let wanted = entry || link.input != Source::Entry;
@@ -234,16 +246,16 @@ impl Chain {
             let work = Work { chain: self, i, x };
             // SAFETY: all maps have the link's shape.
             let sums = unsafe {
-                match (link.relu, link.residual) {
+                match (clips, link.residual) {
                     (true, Some(_)) => {
-                        // What passes the ReLU is the residual's gradient too: it replaces the output's.
+                        // What passes the activation is the residual's gradient too: it replaces the output's.
                         let gate = Plain(ran.stored.as_deref().unwrap_or(y));
                         let (keep, len) = (Shared::of(&mut gradient), gradient.len());
-                        let gradient = Gated { gradient: Raw(keep), gate };
+                        let gradient = Gated { gradient: Raw(keep), gate, high };
                         sum(self.isa, &Moments { gradient, x: raw, mean, keep: Some(keep) }, channels, len)
                     }
                     (true, None) => {
-                        let gradient = Gated { gradient: Plain(&gradient), gate: ran.norm() };
+                        let gradient = Gated { gradient: Plain(&gradient), gate: ran.norm(), high };
                         sum(self.isa, &Moments { gradient, x: raw, mean, keep: None }, channels, raw.len())
                     }
                     (false, _) => {
@@ -258,8 +270,8 @@ impl Chain {
             let (norm_gradient, coefficients) = gradients(&sums, &norm[..channels], mean, &ran.inverse, Some(pixels));
             let (dw, rest) = parameter_gradients[own].split_at_mut(link.weights());
             rest.copy_from_slice(&norm_gradient);
-            if link.relu && link.residual.is_none() {
-                let gradient = Gated { gradient: Plain(&gradient), gate: ran.norm() };
+            if clips && link.residual.is_none() {
+                let gradient = Gated { gradient: Plain(&gradient), gate: ran.norm(), high };
                 work.pass(gradient, &coefficients, weight, input.as_mut(), dw);
             } else {
                 work.pass(Plain(&gradient), &coefficients, weight, input.as_mut(), dw);
@@ -299,7 +311,7 @@ fn convolve(conv: &Convolution, shapes: &Shapes, input: Activation, weight: &[f3
                 // SAFETY: the frame holds whole padded images; each chunk writes, then reads, its own images of `raw`.
                 unsafe {
                     let to = out.at(images.start * image);
-                    job.run(images.len(), from, to, Epilogue::default());
+                    job.run(images.len(), from, to, Epilogue::NONE);
                     let x = std::slice::from_raw_parts(to, len);
                     let pivot = &x[..outputs];
                     (pivot.to_vec(), len / outputs, sum_range(conv.isa, &Deviation { x, pivot }, outputs, 0, len))
@@ -329,7 +341,7 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Takes `gradient`, past the ReLU, through norm and convolution: adds to (or makes) the `input` gradient if there
+    /// Takes `gradient`, past the activation, through norm and convolution: adds to (or makes) the `input` gradient if there
     /// is to be one, and writes the weights' gradient.
     fn pass(
         &self,
@@ -372,7 +384,7 @@ impl Work<'_> {
                                 let out = out.at(images.start * image);
                                 let residual = adding.then_some(out.cast_const());
                                 for job in &jobs {
-                                    job.run(images.len(), g, out, Epilogue { residual, ..Epilogue::default() });
+                                    job.run(images.len(), g, out, Epilogue { residual, ..Epilogue::NONE });
                                 }
                             }
                             let input = source.fill(isa, &frame, images.clone(), second);

@@ -5,12 +5,13 @@
 //! with the weights that reach it. It is skipped when the input is not tracked, as that of the first convolution.
 
 use super::correlate::{Correlation, Epilogue, Packed, Steps, segments};
+use super::depthwise::{Depthwise, DepthwiseGradient};
 use super::frame::Frame;
 use super::pixelwise::Plain;
 use super::weight_gradient::WeightGradient;
 use super::{Shared, floats, uninitialised, with_floats, with_scratch};
 use candle_core::{CpuStorage, CustomOp2, Device, Layout, Result, Shape, Tensor, bail};
-use excon_edge::kernel::{Isa, active};
+use excon_edge::kernel::{Clip, Isa, active};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -24,6 +25,8 @@ pub struct Convolution {
     pub stride: usize,
     /// Zero padding on every side.
     pub padding: usize,
+    /// Whether each channel has a window of its own: O × 1 × K × K weights, as many outputs as inputs.
+    pub depthwise: bool,
     /// Instruction set of the kernels.
     pub isa: Isa,
 }
@@ -33,11 +36,12 @@ pub struct Convolution {
 /// # Errors
 /// When shapes do not fit together or the tensors are not `f32`.
 pub fn conv2d(x: &Tensor, weight: &Tensor, stride: usize, padding: usize, groups: usize) -> Result<Tensor> {
-    let op = Convolution { stride, padding, isa: active() };
-    if groups == 1 {
+    let depthwise = is_depthwise(x, weight, groups)?;
+    let op = Convolution { stride, padding, depthwise, isa: active() };
+    if groups == 1 || depthwise {
         return x.contiguous()?.apply_op2(&weight.contiguous()?, op);
     }
-    // Simple rather than fast: our networks have no groups yet.
+    // Simple rather than fast: our networks have no groups of several channels.
     let (xs, weights) = (x.chunk(groups, 3)?, weight.chunk(groups, 0)?);
     if xs.len() != groups || weights.len() != groups {
         bail!("{groups} groups need at least as many channels");
@@ -47,7 +51,11 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, stride: usize, padding: usize, groups
     Tensor::cat(&parts?, 3)?.contiguous()
 }
 
-/// `relu(conv(x) + bias + residual)` in one pass, not tracked: the inference form of convolution and batch norm.
+fn is_depthwise(x: &Tensor, weight: &Tensor, groups: usize) -> Result<bool> {
+    Ok(groups > 1 && groups == x.dims4()?.3 && groups == weight.dims4()?.0)
+}
+
+/// `clip(conv(x) + bias + residual)` in one pass, not tracked: the inference form of convolution and batch norm.
 ///
 /// # Errors
 /// When shapes do not fit together or the tensors are not `f32`.
@@ -56,26 +64,87 @@ pub fn conv2d_fused(
     weight: &Tensor,
     stride: usize,
     padding: usize,
+    groups: usize,
     bias: &[f32],
     residual: Option<&Tensor>,
-    relu: bool,
+    clip: Clip,
 ) -> Result<Tensor> {
-    let op = Convolution { stride, padding, isa: active() };
+    let depthwise = is_depthwise(x, weight, groups)?;
+    if groups > 1 && !depthwise {
+        bail!("the fused convolution has no groups of several channels");
+    }
+    let op = Convolution { stride, padding, depthwise, isa: active() };
     let shape = op.shape(x.dims4()?, weight.dims4()?)?;
     if bias.len() != shape.output.3 {
         bail!("{} biases for {} channels", bias.len(), shape.output.3);
     }
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
     let y = match residual {
-        None => with_floats([&x, &weight], |[x, w]| Ok(op.forward(&shape, x, w, Some(bias), None, relu)))?,
+        None => with_floats([&x, &weight], |[x, w]| Ok(op.forward(&shape, x, w, Some(bias), None, clip)))?,
         Some(residual) if residual.dims4()? == shape.output => {
             with_floats([&x, &weight, &residual.contiguous()?], |[x, w, r]| {
-                Ok(op.forward(&shape, x, w, Some(bias), Some(r), relu))
+                Ok(op.forward(&shape, x, w, Some(bias), Some(r), clip))
             })?
         }
         Some(residual) => bail!("the residual is {:?}, the convolution {:?}", residual.dims(), shape.output),
     };
     Tensor::from_vec(y, shape.output, &Device::Cpu)
+}
+
+/// A correlation of either kind.
+pub(super) enum Job {
+    Dense(Correlation),
+    Depthwise(Depthwise),
+}
+
+impl Job {
+    /// # Safety
+    /// As [`Correlation::run`].
+    pub(super) unsafe fn run(&self, images: usize, input: *const f32, output: *mut f32, epilogue: Epilogue) {
+        // SAFETY: passed on to the caller.
+        unsafe {
+            match self {
+                Self::Dense(job) => job.run(images, input, output, epilogue),
+                Self::Depthwise(job) => job.run(images, input, output, epilogue),
+            }
+        }
+    }
+}
+
+/// A weight gradient of either kind.
+pub(super) enum WeightJob {
+    Dense(WeightGradient),
+    Depthwise(DepthwiseGradient),
+}
+
+impl WeightJob {
+    /// Numbers of a sum.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Dense(job) => job.len(),
+            Self::Depthwise(job) => job.len(),
+        }
+    }
+
+    /// Output channels of a sum.
+    fn channels(&self) -> usize {
+        match self {
+            Self::Dense(job) => job.channels,
+            Self::Depthwise(job) => job.channels,
+        }
+    }
+
+    /// # Safety
+    /// As [`WeightGradient::add`].
+    pub(super) unsafe fn add(&self, images: usize, input: *const f32, gradient: *const f32, sum: &mut [f32]) {
+        // SAFETY: passed on to the caller.
+        unsafe {
+            match self {
+                Self::Dense(job) => job.add(images, input, gradient, sum),
+                Self::Depthwise(job) => job.add(images, input, gradient, sum),
+            }
+        }
+    }
 }
 
 /// Checked shapes of one call.
@@ -96,7 +165,8 @@ impl Convolution {
         weight: (usize, usize, usize, usize),
     ) -> Result<Shapes> {
         let (outputs, inputs, kernel, other) = weight;
-        if kernel != other || inputs != c || kernel * outputs * h * w * c * self.stride == 0 {
+        let fits = if self.depthwise { inputs == 1 && outputs == c } else { inputs == c };
+        if kernel != other || !fits || kernel * outputs * h * w * c * self.stride == 0 {
             bail!("convolution of {input:?} (N, H, W, C) with weights {weight:?} (O, I, K, K), stride {}", self.stride);
         }
         let side = |side: usize| match (side + 2 * self.padding).checked_sub(kernel) {
@@ -113,18 +183,29 @@ impl Convolution {
     }
 
     /// Input frame to output.
-    pub(super) fn forward_job(&self, shapes: &Shapes, weight: &[f32]) -> Correlation {
+    pub(super) fn forward_job(&self, shapes: &Shapes, weight: &[f32]) -> Job {
         let (_, rows, columns, outputs) = shapes.output;
         let (c, k, frame) = (shapes.input.3, shapes.kernel, self.frame(shapes));
-        Correlation {
-            segments: segments((0..k * k).map(|t| frame.offset(t / k, t % k)), c),
-            packed: Packed::new(self.isa, k * k * c, outputs, |i, o| weight[(o * c + i % c) * k * k + i / c]),
-            rows,
-            columns,
-            input: frame.steps(self.stride),
-            output: Steps { pixel: outputs, row: columns * outputs, image: rows * columns * outputs },
-            first: 0,
+        let taps = (0..k * k).map(|t| frame.offset(t / k, t % k));
+        let input = frame.steps(self.stride);
+        let output = Steps { pixel: outputs, row: columns * outputs, image: rows * columns * outputs };
+        if self.depthwise {
+            let weights = (0..k * k * c).map(|i| weight[i % c * k * k + i / c]).collect();
+            let (isa, taps) = (self.isa, taps.collect());
+            return Job::Depthwise(Depthwise {
+                isa,
+                channels: c,
+                taps,
+                weights,
+                rows,
+                columns,
+                input,
+                output,
+                first: 0,
+            });
         }
+        let packed = Packed::new(self.isa, k * k * c, outputs, |i, o| weight[(o * c + i % c) * k * k + i / c]);
+        Job::Dense(Correlation { segments: segments(taps, c), packed, rows, columns, input, output, first: 0 })
     }
 
     fn forward(
@@ -134,20 +215,21 @@ impl Convolution {
         weight: &[f32],
         bias: Option<&[f32]>,
         residual: Option<&[f32]>,
-        relu: bool,
+        clip: Clip,
     ) -> Vec<f32> {
         let n = shapes.input.0;
         let (frame, job) = (self.frame(shapes), self.forward_job(shapes, weight));
-        let mut y = uninitialised(n * job.output.image);
+        let image = shapes.output.1 * shapes.output.2 * shapes.output.3;
+        let mut y = uninitialised(n * image);
         let out = Shared::of(&mut y);
         let chunks = shared_chunks(n, frame.len());
         chunks.par_iter().with_max_len(1).for_each(|images| {
             with_scratch(|[scratch, _]| {
                 let input = frame.pad(x, images.clone(), scratch);
-                let at = images.start * job.output.image;
+                let at = images.start * image;
                 let residual = residual.map(|r| r[at..].as_ptr());
                 // SAFETY: the frame holds whole padded images; each chunk writes its own images of `y`.
-                unsafe { job.run(images.len(), input, out.at(at), Epilogue { bias, residual, relu }) };
+                unsafe { job.run(images.len(), input, out.at(at), Epilogue { bias, residual, clip }) };
             });
         });
         y
@@ -155,7 +237,7 @@ impl Convolution {
 
     /// Framed output gradient to input gradient: the frame, and one job per residue of the input position. Where
     /// `adding`, residues that no weight reaches need no job.
-    pub(super) fn input_jobs(&self, shapes: &Shapes, weight: &[f32], adding: bool) -> (Frame, Vec<Correlation>) {
+    pub(super) fn input_jobs(&self, shapes: &Shapes, weight: &[f32], adding: bool) -> (Frame, Vec<Job>) {
         let (_, h, w, c) = shapes.input;
         let (_, rows, columns, outputs) = shapes.output;
         let (s, k) = (self.stride, shapes.kernel);
@@ -179,17 +261,22 @@ impl Convolution {
                 if adding && taps.is_empty() {
                     continue;
                 }
-                jobs.push(Correlation {
-                    segments: segments(taps.iter().map(|t| t.2), outputs),
-                    packed: Packed::new(self.isa, taps.len() * outputs, c, |i, ci| {
+                let (rows, columns, input) = (v.count, u.count, frame.steps(1));
+                let output = Steps { pixel: s * c, row: s * w * c, image: h * w * c };
+                let first = (v.residue * w + u.residue) * c;
+                jobs.push(if self.depthwise {
+                    let reach =
+                        |&(ky, kx, _): &(usize, usize, usize)| (0..c).map(move |ci| weight[(ci * k + ky) * k + kx]);
+                    let weights = taps.iter().flat_map(reach).collect();
+                    let (isa, taps) = (self.isa, taps.iter().map(|t| t.2).collect());
+                    Job::Depthwise(Depthwise { isa, channels: c, taps, weights, rows, columns, input, output, first })
+                } else {
+                    let segments = segments(taps.iter().map(|t| t.2), outputs);
+                    let packed = Packed::new(self.isa, taps.len() * outputs, c, |i, ci| {
                         let (ky, kx, _) = taps[i / outputs];
                         weight[(((i % outputs) * c + ci) * k + ky) * k + kx]
-                    }),
-                    rows: v.count,
-                    columns: u.count,
-                    input: frame.steps(1),
-                    output: Steps { pixel: s * c, row: s * w * c, image: h * w * c },
-                    first: (v.residue * w + u.residue) * c,
+                    });
+                    Job::Dense(Correlation { segments, packed, rows, columns, input, output, first })
                 });
             }
         }
@@ -207,7 +294,7 @@ impl Convolution {
                 let input = frame.pad(gradient, images.clone(), scratch);
                 for job in &jobs {
                     // SAFETY: the border covers every tap; residues are disjoint, and each chunk has its own images.
-                    unsafe { job.run(images.len(), input, out.at(images.start * h * w * c), Epilogue::default()) };
+                    unsafe { job.run(images.len(), input, out.at(images.start * h * w * c), Epilogue::NONE) };
                 }
             });
         });
@@ -215,19 +302,24 @@ impl Convolution {
     }
 
     /// Framed input and gradient (with steps `gradient`) to the sums that [`Self::unpack`] turns into weights.
-    pub(super) fn weight_job(&self, shapes: &Shapes, gradient: Steps) -> WeightGradient {
+    pub(super) fn weight_job(&self, shapes: &Shapes, gradient: Steps) -> WeightJob {
         let (_, rows, columns, outputs) = shapes.output;
         let (c, k, frame) = (shapes.input.3, shapes.kernel, self.frame(shapes));
+        let (size, input) = ([rows, columns, outputs], frame.steps(self.stride));
+        if self.depthwise {
+            let taps = (0..k * k).map(|t| frame.offset(t / k, t % k)).collect();
+            return WeightJob::Depthwise(DepthwiseGradient::new(self.isa, taps, size, input, gradient));
+        }
         let offsets = (0..k * k * c).map(|i| frame.offset(i / c / k, i / c % k) + i % c).collect();
-        WeightGradient::new(self.isa, offsets, [rows, columns, outputs], frame.steps(self.stride), gradient)
+        WeightJob::Dense(WeightGradient::new(self.isa, offsets, size, input, gradient))
     }
 
     /// Adds up partial sums in order, as O × I × K × K.
-    pub(super) fn unpack(&self, shapes: &Shapes, job: &WeightGradient, sums: &[Vec<f32>], dw: &mut [f32]) {
-        let (c, k) = (shapes.input.3, shapes.kernel);
+    pub(super) fn unpack(&self, shapes: &Shapes, job: &WeightJob, sums: &[Vec<f32>], dw: &mut [f32]) {
+        let (c, k) = (if self.depthwise { 1 } else { shapes.input.3 }, shapes.kernel);
         dw.par_chunks_mut(c * k * k).enumerate().for_each(|(o, dw)| {
             for (i, dw) in dw.iter_mut().enumerate() {
-                let at = (i % (k * k) * c + i / (k * k)) * job.channels + o;
+                let at = (i % (k * k) * c + i / (k * k)) * job.channels() + o;
                 *dw = sums.iter().map(|sum| sum[at]).sum();
             }
         });
@@ -246,7 +338,7 @@ impl Convolution {
                 with_scratch(|[scratch, whole]| {
                     for images in chunks(part, frame.len()) {
                         let input = frame.pad(x, images.clone(), scratch);
-                        let gradient = if job.channels == outputs {
+                        let gradient = if job.channels() == outputs {
                             plain.pad(gradient, images.clone(), whole)
                         } else {
                             // Vectors reach past the outputs: the copy has room for that.
@@ -260,7 +352,8 @@ impl Convolution {
                 sum
             })
             .collect();
-        let mut dw = uninitialised(outputs * shapes.input.3 * shapes.kernel * shapes.kernel);
+        let fan_in = if self.depthwise { 1 } else { shapes.input.3 };
+        let mut dw = uninitialised(outputs * fan_in * shapes.kernel * shapes.kernel);
         self.unpack(shapes, &job, &sums, &mut dw);
         dw
     }
@@ -329,7 +422,7 @@ impl CustomOp2 for Convolution {
 
     fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
         let shapes = self.shape(l1.shape().dims4()?, l2.shape().dims4()?)?;
-        let y = self.forward(&shapes, floats(s1, l1)?, floats(s2, l2)?, None, None, false);
+        let y = self.forward(&shapes, floats(s1, l1)?, floats(s2, l2)?, None, None, Clip::NONE);
         Ok((CpuStorage::F32(y), shapes.output.into()))
     }
 

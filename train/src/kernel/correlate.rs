@@ -6,7 +6,7 @@
 //! fill AVX2's 16 registers and hide the latency of the multiply-add on all sets.
 
 use super::uninitialised;
-use excon_edge::kernel::{Isa, Kernel, Vector, dispatch};
+use excon_edge::kernel::{Clip, Isa, Kernel, Vector, dispatch};
 
 /// Widest vector there is, in numbers.
 const WIDEST: usize = 16;
@@ -115,14 +115,41 @@ pub(super) fn segments(taps: impl IntoIterator<Item = usize>, channels: usize) -
 }
 
 /// What becomes of a finished sum before it is stored.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub(super) struct Epilogue<'a> {
     /// Added per output channel.
     pub(super) bias: Option<&'a [f32]>,
     /// Added per output number; same layout as the output.
     pub(super) residual: Option<*const f32>,
-    /// Negative results become 0.
-    pub(super) relu: bool,
+    /// Activation at the end.
+    pub(super) clip: Clip,
+}
+
+impl Epilogue<'_> {
+    /// Sums are stored as they are.
+    pub(super) const NONE: Self = Self { bias: None, residual: None, clip: Clip::NONE };
+
+    /// Stores one vector of output channels, `at` counted from `output`.
+    ///
+    /// # Safety
+    /// The set of `V` must be present, `output` (and the residual) writable (readable) there for a vector, and `channel`
+    /// a vector of the bias.
+    #[inline(always)]
+    pub(super) unsafe fn finish<V: Vector>(&self, mut sum: V, output: *mut f32, at: usize, channel: usize) {
+        // SAFETY: see above.
+        unsafe {
+            if let Some(bias) = self.bias {
+                sum = sum.add(V::load(bias.as_ptr().add(channel)));
+            }
+            if let Some(residual) = self.residual {
+                sum = sum.add(V::load(residual.add(at)));
+            }
+            if self.clip != Clip::NONE {
+                sum = sum.max(V::splat(self.clip.low)).min(V::splat(self.clip.high));
+            }
+            sum.store(output.add(at));
+        }
+    }
 }
 
 impl Correlation {
@@ -214,25 +241,17 @@ impl Run<'_> {
         }
     }
 
-    /// Stores one vector of output channels.
+    /// Stores one vector of a pixel's channels.
+    ///
+    /// # Safety
+    /// The set of `V` must be present; pixel and channels must be the output's.
     #[inline(always)]
-    unsafe fn finish<V: Vector>(&self, mut sum: V, pixel: usize, channel: usize) {
-        // SAFETY: the caller hands out pixels and channels of the output.
-        unsafe {
-            if let Some(bias) = self.epilogue.bias {
-                sum = sum.add(V::load(bias.as_ptr().add(channel)));
-            }
-            if let Some(residual) = self.epilogue.residual {
-                sum = sum.add(V::load(residual.add(pixel + channel)));
-            }
-            if self.epilogue.relu {
-                sum = sum.max(V::splat(0.0));
-            }
-            sum.store(self.output.add(pixel + channel));
-        }
+    unsafe fn finish<V: Vector>(&self, sum: V, pixel: usize, channel: usize) {
+        // SAFETY: see above.
+        unsafe { self.epilogue.finish(sum, self.output, pixel + channel, channel) }
     }
 
-    /// Stores channels that do not fill the vectors, one by one.
+    /// Stores channels that do not fill the vectors, with narrower ones.
     #[inline(never)]
     unsafe fn finish_padded<V: Vector, const PIXELS: usize, const VECTORS: usize>(
         &self,
@@ -247,7 +266,13 @@ impl Run<'_> {
                 for v in 0..VECTORS {
                     sums[v].store(lanes.as_mut_ptr().add(v * V::LANES));
                 }
-                for channel in 0..block.channels {
+                let mut channel = 0;
+                while channel + V::Half::LANES <= block.channels {
+                    let sum = V::Half::load(lanes.as_ptr().add(channel));
+                    self.finish(sum, pixel, block.first + channel);
+                    channel += V::Half::LANES;
+                }
+                for channel in channel..block.channels {
                     self.finish(lanes[channel], pixel, block.first + channel);
                 }
             }

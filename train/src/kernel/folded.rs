@@ -1,9 +1,9 @@
-//! The inference form of a [`chain`](super::chain()): norms folded into the convolutions, bias, residual and ReLU in
+//! The inference form of a [`chain`](super::chain()): norms folded into the convolutions, bias, residual and activation in
 //! their epilogue, and a few images taken through all links while they are in a thread's cache.
 
 use super::chain::{Link, Source};
-use super::conv::{Convolution, Shapes, shared_chunks};
-use super::correlate::{Correlation, Epilogue};
+use super::conv::{Job, Shapes, shared_chunks};
+use super::correlate::Epilogue;
 use super::frame::Frame;
 use super::{Shared, uninitialised, with_floats, with_scratch};
 use candle_core::{Device, Result, Tensor, bail};
@@ -22,14 +22,14 @@ pub fn chain_folded(x: &Tensor, folded: &[(Tensor, Vec<f32>)], links: &[Link]) -
     if links.is_empty() || folded.len() != links.len() {
         bail!("a chain of {} links with weights for {}", links.len(), folded.len());
     }
-    let mut jobs: Vec<(Shapes, Frame, Correlation)> = Vec::with_capacity(links.len());
+    let mut jobs: Vec<(Shapes, Frame, Job)> = Vec::with_capacity(links.len());
     for (i, (link, (weight, bias))) in links.iter().zip(folded).enumerate() {
         let shape = |source| match source {
             Source::Entry => Ok(entry),
             Source::Link(other) if other < i => Ok(jobs[other].0.output),
             Source::Link(_) => bail!("link {i} reads a link that does not come before it"),
         };
-        let conv = Convolution { stride: link.stride, padding: link.padding, isa };
+        let conv = link.convolution(isa);
         let shapes = conv.shape(shape(link.input)?, weight.dims4()?)?;
         let added = link.residual.map(shape).transpose()?;
         if bias.len() != shapes.output.3 || added.is_some_and(|added| added != shapes.output) {
@@ -60,7 +60,7 @@ pub fn chain_folded(x: &Tensor, folded: &[(Tensor, Vec<f32>)], links: &[Link]) -
                 };
                 let input = frame.pad(read(link.input), 0..count, scratch);
                 let residual = link.residual.map(|source| read(source).as_ptr());
-                let epilogue = Epilogue { bias: Some(&folded[i].1), residual, relu: link.relu };
+                let epilogue = Epilogue { bias: Some(&folded[i].1), residual, clip: link.clip };
                 // SAFETY: the frame and the maps hold `count` images; the last link writes this chunk's own of `y`.
                 unsafe {
                     let to =

@@ -8,6 +8,7 @@ mod buffers;
 mod chain;
 mod conv;
 mod correlate;
+mod depthwise;
 mod folded;
 mod frame;
 mod norm;

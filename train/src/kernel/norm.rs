@@ -1,11 +1,11 @@
-//! Batch norm, optionally with a residual added and a ReLU, as one operation: two passes forward, two backward.
+//! Batch norm, optionally with a residual added and an activation, as one operation: two passes forward, two backward.
 //!
 //! The variance that normalises is the biased one.
 
 use super::pixelwise::{Affine, AffineSum, Coefficients, Deviation, Gated, Moments, NormGradient, Plain, map, sum};
 use super::{Shared, floats, uninitialised, with_floats};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Device, Layout, Result, Shape, Tensor, bail};
-use excon_edge::kernel::{Isa, active};
+use excon_edge::kernel::{Clip, Isa, active};
 
 /// Added to the variance.
 pub const EPSILON: f64 = 1e-5;
@@ -29,7 +29,7 @@ pub struct NormOutput {
     pub batch: Option<Statistics>,
 }
 
-/// `relu?((x − mean) / √(variance + ε) · weight + bias + residual?)` per channel, tracked by autograd.
+/// `clip((x − mean) / √(variance + ε) · weight + bias + residual?)` per channel, tracked by autograd.
 ///
 /// With `fixed` statistics those normalise and are constants of the gradient; without, those of the batch do, and the
 /// gradient goes through them.
@@ -41,7 +41,7 @@ pub fn batch_norm(
     weight: &Tensor,
     bias: &Tensor,
     residual: Option<&Tensor>,
-    relu: bool,
+    clip: Clip,
     fixed: Option<&Statistics>,
 ) -> Result<NormOutput> {
     let x = x.contiguous()?;
@@ -62,7 +62,7 @@ pub fn batch_norm(
     let used = fixed.or(batch.as_ref());
     let Some(used) = used else { bail!("batch norm without statistics") };
     let (mean, inverse) = (used.mean.clone(), used.inverse());
-    let op = Norm { mean, inverse, batch: fixed.is_none(), relu, isa };
+    let op = Norm { mean, inverse, batch: fixed.is_none(), clip, isa };
     let affine = Tensor::stack(&[weight, bias], 0)?;
     let y = match residual {
         None => x.apply_op2(&affine, op)?,
@@ -139,7 +139,7 @@ struct Norm {
     inverse: Vec<f32>,
     /// The statistics are the batch's.
     batch: bool,
-    relu: bool,
+    clip: Clip,
     isa: Isa,
 }
 
@@ -154,8 +154,7 @@ impl Norm {
         let channels = self.mean.len();
         let (weight, bias) = parameters.split_at(channels);
         let (scale, shift) = affine(weight, bias, &self.mean, &self.inverse);
-        let floor = if self.relu { 0.0 } else { f32::NEG_INFINITY };
-        let affine = Affine { x, scale: &scale, shift: &shift, floor };
+        let affine = Affine { x, scale: &scale, shift: &shift, clip: self.clip };
         let mut y = uninitialised(x.len());
         // SAFETY: all maps have the length of `x`; channels were checked.
         unsafe {
@@ -169,13 +168,14 @@ impl Norm {
 
     fn backward(&self, x: &[f32], parameters: &[f32], y: &[f32], g: &[f32], residual: bool) -> Gradients {
         let (isa, channels, mean) = (self.isa, self.mean.len(), &self.mean[..]);
-        // Without a ReLU the residual's gradient is the output's, which the caller has.
-        let mut d = (residual && self.relu).then(|| uninitialised(x.len()));
+        let clips = self.clip != Clip::NONE;
+        // Without an activation the residual's gradient is the output's, which the caller has.
+        let mut d = (residual && clips).then(|| uninitialised(x.len()));
         let keep = d.as_mut().map(|d| Shared::of(d));
-        let gated = Gated { gradient: Plain(g), gate: Plain(y) };
+        let gated = Gated { gradient: Plain(g), gate: Plain(y), high: self.clip.high };
         // SAFETY: all maps have the length of `x`.
         let sums = unsafe {
-            match self.relu {
+            match clips {
                 true => sum(isa, &Moments { gradient: gated, x, mean, keep }, channels, x.len()),
                 false => sum(isa, &Moments { gradient: Plain(g), x, mean, keep }, channels, x.len()),
             }
@@ -186,7 +186,7 @@ impl Norm {
         let mut dx = uninitialised(x.len());
         // SAFETY: all maps have the length of `x`.
         unsafe {
-            match self.relu {
+            match clips {
                 true => map(isa, &NormGradient { gradient: gated, x, coefficients }, channels, &mut dx),
                 false => map(isa, &NormGradient { gradient: Plain(g), x, coefficients }, channels, &mut dx),
             }

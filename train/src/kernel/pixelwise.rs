@@ -5,7 +5,7 @@
 //! the shape, so results do not depend on the number of threads.
 
 use super::Shared;
-use excon_edge::kernel::{Isa, Kernel, Vector, dispatch};
+use excon_edge::kernel::{Clip, Isa, Kernel, Vector, dispatch};
 use rayon::prelude::*;
 
 /// Numbers of one parallel piece of work.
@@ -90,6 +90,10 @@ pub(super) unsafe fn write_pixels<V: Vector, P: Value>(
                 value.at::<V>(from + pixel + c, c).store(out.add(pixel + c));
                 c += V::LANES;
             }
+            while c + V::Half::LANES <= channels {
+                value.at::<V::Half>(from + pixel + c, c).store(out.add(pixel + c));
+                c += V::Half::LANES;
+            }
             while c < channels {
                 value.at::<f32>(from + pixel + c, c).store(out.add(pixel + c));
                 c += 1;
@@ -158,6 +162,10 @@ impl<P: Pair> Kernel for Sum<'_, P> {
                     self.block::<V, 1>(from, to, c);
                     c += V::LANES;
                 }
+                while c + V::Half::LANES <= self.channels {
+                    self.block::<V::Half, 1>(from, to, c);
+                    c += V::Half::LANES;
+                }
                 while c < self.channels {
                     self.block::<f32, 1>(from, to, c);
                     c += 1;
@@ -205,13 +213,21 @@ pub(super) unsafe fn load<V: Vector>(slice: &[f32], at: usize) -> V {
     unsafe { V::load(slice.as_ptr().add(at)) }
 }
 
-/// `max(x · scale + shift, floor)` per channel: a norm with known statistics, and its ReLU where the floor is 0.
+/// # Safety
+/// The set of `V` must be present.
+#[inline(always)]
+unsafe fn clipped<V: Vector>(value: V, clip: Clip) -> V {
+    // SAFETY: see above.
+    unsafe { value.max(V::splat(clip.low)).min(V::splat(clip.high)) }
+}
+
+/// `x · scale + shift`, clipped, per channel: a norm with known statistics, and its activation.
 #[derive(Clone, Copy)]
 pub(super) struct Affine<'a> {
     pub(super) x: &'a [f32],
     pub(super) scale: &'a [f32],
     pub(super) shift: &'a [f32],
-    pub(super) floor: f32,
+    pub(super) clip: Clip,
 }
 
 impl Value for Affine<'_> {
@@ -220,12 +236,12 @@ impl Value for Affine<'_> {
         // SAFETY: passed on to the caller.
         unsafe {
             let y = load::<V>(self.shift, channel).add_product(load(self.x, index), load(self.scale, channel));
-            y.max(V::splat(self.floor))
+            clipped(y, self.clip)
         }
     }
 }
 
-/// As [`Affine`] with a residual added before the ReLU.
+/// As [`Affine`] with a residual added before the activation.
 pub(super) struct AffineSum<'a> {
     pub(super) affine: Affine<'a>,
     pub(super) residual: &'a [f32],
@@ -234,11 +250,11 @@ pub(super) struct AffineSum<'a> {
 impl Value for AffineSum<'_> {
     #[inline(always)]
     unsafe fn at<V: Vector>(&self, index: usize, channel: usize) -> V {
-        let Affine { x, scale, shift, floor } = self.affine;
+        let Affine { x, scale, shift, clip } = self.affine;
         // SAFETY: passed on to the caller.
         unsafe {
             let y = load::<V>(shift, channel).add_product(load(x, index), load(scale, channel));
-            y.add(load(self.residual, index)).max(V::splat(floor))
+            clipped(y.add(load(self.residual, index)), clip)
         }
     }
 }
@@ -261,18 +277,25 @@ impl Pair for Deviation<'_> {
     }
 }
 
-/// The output gradient where the ReLU let through.
+/// The output gradient where the activation let through: where the gate lies between 0 and `high`.
 #[derive(Clone, Copy)]
 pub(super) struct Gated<D, G> {
     pub(super) gradient: D,
+    /// The activation's input, or its output: both lie inside, or neither.
     pub(super) gate: G,
+    /// Upper end of the activation; infinite for a ReLU.
+    pub(super) high: f32,
 }
 
 impl<D: Value, G: Value> Value for Gated<D, G> {
     #[inline(always)]
     unsafe fn at<V: Vector>(&self, index: usize, channel: usize) -> V {
         // SAFETY: passed on to the caller.
-        unsafe { self.gradient.at::<V>(index, channel).where_positive(self.gate.at::<V>(index, channel)) }
+        unsafe {
+            let gate = self.gate.at::<V>(index, channel);
+            let inside = V::splat(self.high).sub(gate).min(gate);
+            self.gradient.at::<V>(index, channel).where_positive(inside)
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::*;
 use candle_core::{D, Device, Var};
-use excon_edge::kernel::Isa;
+use excon_edge::kernel::{Clip, Isa};
 use rand::RngExt;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
@@ -63,7 +63,7 @@ fn convolution_and_both_gradients_equal_candles() {
         let wanted_grads = weighted(&wanted, &g).backward().unwrap();
         for isa in Isa::available() {
             let what = format!("{case:?} {}", isa.name());
-            let y = x.apply_op2(&weight, Convolution { stride, padding, isa }).unwrap();
+            let y = x.apply_op2(&weight, Convolution { stride, padding, depthwise: false, isa }).unwrap();
             close(&y, &wanted, 1e-5, &what);
             let grads = weighted(&y, &g).backward().unwrap();
             close(grads.get(&x).unwrap(), wanted_grads.get(&x).unwrap(), 1e-5, &format!("{what}: input"));
@@ -80,6 +80,37 @@ fn gradients_nobody_asks_for_are_not_computed() {
     assert!(grads.get(&x).is_none() && grads.get(&weight).is_some());
     let grads = conv2d(&x, &weight.as_detached_tensor(), 1, 1, 1).unwrap().sum_all().unwrap().backward().unwrap();
     assert!(grads.get(&x).is_some() && grads.get(&weight).is_none());
+}
+
+#[test]
+fn depthwise_convolution_and_both_gradients_equal_candles() {
+    let mut rng = ChaCha8Rng::seed_from_u64(15);
+    for _ in 0..12 {
+        let mut draw = |from: usize, to: usize| rng.random_range(from..=to);
+        let (n, h, w, c) = (draw(1, 3), draw(3, 13), draw(3, 19), draw(2, 70));
+        let (k, stride) = (draw(1, 5), draw(1, 3));
+        let padding = draw(0, k - 1).max(k.saturating_sub(h.min(w)).div_ceil(2));
+        let what = format!("{:?}", (n, h, w, c, k, stride, padding));
+        let x = random(&mut rng, &[n, h, w, c]);
+        let weight = random(&mut rng, &[c, 1, k, k]);
+        let every = |side: usize| {
+            let kept: Vec<u32> = (0..(side + 2 * padding - k + 1) as u32).step_by(stride).collect();
+            Tensor::new(kept, &Device::Cpu).unwrap()
+        };
+        let wanted = nchw(&x).conv2d(&weight, padding, 1, 1, c).unwrap();
+        let wanted = wanted.index_select(&every(h), 2).unwrap().index_select(&every(w), 3).unwrap();
+        let wanted = wanted.permute((0, 2, 3, 1)).unwrap().contiguous().unwrap();
+        let g = random(&mut rng, wanted.dims());
+        let wanted_grads = weighted(&wanted, &g).backward().unwrap();
+        for isa in Isa::available() {
+            let what = format!("{what} {}", isa.name());
+            let y = x.apply_op2(&weight, Convolution { stride, padding, depthwise: true, isa }).unwrap();
+            close(&y, &wanted, 1e-5, &what);
+            let grads = weighted(&y, &g).backward().unwrap();
+            close(grads.get(&x).unwrap(), wanted_grads.get(&x).unwrap(), 1e-5, &format!("{what}: input"));
+            close(grads.get(&weight).unwrap(), wanted_grads.get(&weight).unwrap(), 2e-5, &format!("{what}: weight"));
+        }
+    }
 }
 
 #[test]
@@ -103,11 +134,11 @@ fn the_fused_epilogue_adds_bias_and_residual_and_clips() {
         let bias = random(&mut rng, &[outputs]);
         let plain = conv2d(&x, &weight, 2, 1, 1).unwrap().broadcast_add(&bias).unwrap();
         let bias = bias.to_vec1().unwrap();
-        let fused = |residual, relu| conv2d_fused(&x, &weight, 2, 1, &bias, residual, relu).unwrap();
-        close(&fused(None, false), &plain, 1e-5, "bias");
-        close(&fused(None, true), &plain.relu().unwrap(), 1e-5, "bias, ReLU");
+        let fused = |residual, clip| conv2d_fused(&x, &weight, 2, 1, 1, &bias, residual, clip).unwrap();
+        close(&fused(None, Clip::NONE), &plain, 1e-5, "bias");
+        close(&fused(None, Clip::RELU), &plain.relu().unwrap(), 1e-5, "bias, ReLU");
         let sum = (&plain + residual.as_tensor()).unwrap();
-        close(&fused(Some(residual.as_tensor()), true), &sum.relu().unwrap(), 1e-5, "bias, residual, ReLU");
+        close(&fused(Some(residual.as_tensor()), Clip::RELU), &sum.relu().unwrap(), 1e-5, "bias, residual, ReLU");
     }
 }
 
@@ -124,12 +155,15 @@ fn shapes_that_do_not_fit_are_errors() {
     assert!(max_pool(&x, 2, 2, 2).is_err());
 }
 
+/// A ReLU6 that cuts at a value which the tests' numbers reach.
+const NARROW: Clip = Clip { low: 0.0, high: 0.7 };
+
 /// Batch norm from candle's elementary operations.
 fn plain_norm(
     x: &Tensor,
     [weight, bias]: [&Tensor; 2],
     residual: Option<&Tensor>,
-    relu: bool,
+    clip: Clip,
     fixed: Option<&Statistics>,
 ) -> Tensor {
     let (mean, variance) = match fixed {
@@ -149,17 +183,23 @@ fn plain_norm(
     if let Some(residual) = residual {
         y = (y + residual).unwrap();
     }
-    if relu { y.relu().unwrap() } else { y }
+    if clip == Clip::NONE { y } else { y.clamp(clip.low, clip.high).unwrap() }
 }
 
 #[test]
 fn norm_residual_and_relu_and_their_gradients_equal_candles() {
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     for channels in [3, 5, 16, 33, 64] {
-        for (with_residual, relu, eval) in
-            [(false, false, false), (false, true, false), (true, true, false), (true, false, true), (false, true, true)]
-        {
-            let what = format!("{channels} channels, residual {with_residual}, ReLU {relu}, eval {eval}");
+        for (with_residual, clip, eval) in [
+            (false, Clip::NONE, false),
+            (false, Clip::RELU, false),
+            (true, Clip::RELU, false),
+            (true, Clip::NONE, true),
+            (false, Clip::RELU, true),
+            (false, NARROW, false),
+            (true, NARROW, false),
+        ] {
+            let what = format!("{channels} channels, residual {with_residual}, {clip:?}, eval {eval}");
             let shape = [3, 11, 9, channels];
             let (x, r) = (random(&mut rng, &shape), random(&mut rng, &shape));
             let (weight, bias) = (random(&mut rng, &[channels]), random(&mut rng, &[channels]));
@@ -169,8 +209,8 @@ fn norm_residual_and_relu_and_their_gradients_equal_candles() {
                 count: 0,
             });
             let residual = with_residual.then_some(r.as_tensor());
-            let output = batch_norm(&x, &weight, &bias, residual, relu, fixed.as_ref()).unwrap();
-            let wanted = plain_norm(&x, [&weight, &bias], residual, relu, fixed.as_ref());
+            let output = batch_norm(&x, &weight, &bias, residual, clip, fixed.as_ref()).unwrap();
+            let wanted = plain_norm(&x, [&weight, &bias], residual, clip, fixed.as_ref());
             close(&output.y, &wanted, 1e-5, &what);
             assert_eq!(output.batch.is_none(), eval);
             let g = random(&mut rng, &shape);
@@ -192,7 +232,7 @@ fn statistics_survive_a_large_mean() {
     let values: Vec<f32> = (0..4 * 32 * 32 * 16).map(|i| 1000.0 + if i / 16 % 2 == 0 { 0.5 } else { -0.5 }).collect();
     let x = Tensor::from_vec(values, (4, 32, 32, 16), &Device::Cpu).unwrap();
     let ones = Tensor::ones(16, candle_core::DType::F32, &Device::Cpu).unwrap();
-    let batch = batch_norm(&x, &ones, &ones, None, false, None).unwrap().batch.unwrap();
+    let batch = batch_norm(&x, &ones, &ones, None, Clip::NONE, None).unwrap().batch.unwrap();
     assert_eq!(batch.count, 4 * 32 * 32);
     for c in 0..16 {
         assert!((batch.mean[c] - 1000.0).abs() < 1e-3, "{}", batch.mean[c]);

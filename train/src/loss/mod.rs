@@ -1,12 +1,17 @@
-//! Losses with closed-form gradients: supervised contrastive with an optional background, and cross entropy.
+//! Losses with closed-form gradients: supervised contrastive with an optional background or sets of labels, InfoNCE
+//! against a queue, and cross entropies.
 //!
-//! Both are scalars of one matrix, computed in f64 whatever the matrix's type. Value and gradient come from one pass on
+//! All are scalars of one matrix, computed in f64 whatever the matrix's type. Value and gradient come from one pass on
 //! the host; the gradient is attached to the tensor graph, so that `backward` continues into the network.
 
 mod cross_entropy;
+mod info_nce;
+mod multi_label;
+mod rows;
 mod supcon;
 
-pub use cross_entropy::cross_entropy;
+pub use cross_entropy::{binary_cross_entropy, cross_entropy, one_hot, soft_cross_entropy};
+pub use info_nce::{info_nce, unit_rows};
 pub use supcon::{Background, SupCon, SupConLoss};
 
 use crate::Result;

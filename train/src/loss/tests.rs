@@ -45,7 +45,7 @@ fn check_case(name: &str, background: Background, temperature: f64, base: f64, d
     let rows = Var::from_tensor(&Tensor::cat(&parts, 0).unwrap()).unwrap();
     let labels: Vec<usize> = values(&get("label").unwrap()).iter().map(|&l| l as usize).collect();
     let supcon = SupCon { temperature, base };
-    let out = supcon.loss(&rows, &labels, background).unwrap();
+    let out = supcon.loss(&rows, &labels.repeat(2), background).unwrap();
 
     let want = values(&get("loss").unwrap())[0];
     let got = values(&out.loss)[0];
@@ -103,7 +103,7 @@ fn reproduces_the_three_published_vectors() {
         (&all, Background::Negatives, 2.08137596),
         (&all, Background::Class, 1.82229764),
     ] {
-        let got = values(&SupCon::default().loss(rows, &[0, 0, 1], background).unwrap().loss)[0];
+        let got = values(&SupCon::default().loss(rows, &[0, 0, 1, 0, 0, 1], background).unwrap().loss)[0];
         assert!((got - want).abs() < 5e-9, "{background:?}: {got} instead of {want}");
     }
 }
@@ -112,10 +112,12 @@ fn reproduces_the_three_published_vectors() {
 fn refuses_rows_that_do_not_fit() {
     let rows = Tensor::zeros((6, 4), DType::F32, &Device::Cpu).unwrap();
     let supcon = SupCon::default();
-    assert!(supcon.loss(&rows, &[0, 1], Background::Off).is_err());
-    assert!(supcon.loss(&rows, &[0, 1, 2, 3], Background::Off).is_err());
-    assert!(SupCon { temperature: 0.0, base: 1.0 }.loss(&rows, &[0, 1, 2], Background::Off).is_err());
-    assert!(supcon.loss(&rows, &[0, 1, 2], Background::Off).is_ok());
+    let labels = [0, 1, 2, 0, 1, 2];
+    assert!(supcon.loss(&rows, &labels[..4], Background::Off).is_err());
+    assert!(supcon.loss(&rows, &labels[..5], Background::Negatives).is_err());
+    assert!(supcon.loss(&rows, &labels.repeat(2), Background::Off).is_err());
+    assert!(SupCon { temperature: 0.0, base: 1.0 }.loss(&rows, &labels, Background::Off).is_err());
+    assert!(supcon.loss(&rows, &labels, Background::Off).is_ok());
 }
 
 #[test]
@@ -131,8 +133,124 @@ fn cross_entropy_matches_stock_candle() {
     assert!(cross_entropy(&logits, &[0, 1]).is_err());
 }
 
+/// Numbers without pattern in −1..1.
+fn wave(rows: usize, columns: usize, phase: f64) -> Tensor {
+    let numbers: Vec<f64> = (0..rows * columns).map(|i| (i as f64 * 1.7 + phase).sin()).collect();
+    Tensor::from_vec(numbers, (rows, columns), &Device::Cpu).unwrap()
+}
+
+fn unit(t: &Tensor) -> Vec<Vec<f64>> {
+    let norm = |row: &Vec<f64>| row.iter().map(|v| v * v).sum::<f64>().sqrt();
+    t.to_vec2::<f64>().unwrap().iter().map(|row| row.iter().map(|v| v / norm(row)).collect()).collect()
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(x, y)| x * y).sum()
+}
+
+/// Holds the gradient of `loss` at `at` to central differences.
+fn check_gradient(at: &Tensor, loss: impl Fn(&Tensor) -> Tensor) {
+    let var = Var::from_tensor(at).unwrap();
+    let grads = loss(&var).backward().unwrap();
+    let gradient = values(grads.get(&var).unwrap());
+    let numbers = values(at);
+    for i in 0..numbers.len() {
+        let moved = |by: f64| {
+            let mut numbers = numbers.clone();
+            numbers[i] += by;
+            values(&loss(&Tensor::from_vec(numbers, at.shape(), &Device::Cpu).unwrap()))[0]
+        };
+        let slope = (moved(1e-5) - moved(-1e-5)) / 2e-5;
+        assert!((slope - gradient[i]).abs() < 1e-8 * (1.0 + slope.abs()), "entry {i}: {} and {slope}", gradient[i]);
+    }
+}
+
+#[test]
+fn info_nce_is_the_log_share_of_the_own_key() {
+    let (queries, queue, tau) = (wave(3, 4, 0.1), unit_rows(&wave(5, 4, 0.7)).unwrap(), 0.2);
+    let keys = [unit_rows(&wave(3, 4, 2.0)).unwrap(), unit_rows(&wave(3, 4, 5.0)).unwrap()];
+    let (q, n) = (unit(&queries), queue.to_vec2::<f64>().unwrap());
+    let mut want = 0.0;
+    for keys in &keys {
+        for (q, k) in q.iter().zip(keys.to_vec2::<f64>().unwrap()) {
+            let own = (dot(q, &k) / tau).exp();
+            let all = own + n.iter().map(|n| (dot(q, n) / tau).exp()).sum::<f64>();
+            want -= (own / all).ln() / 3.0;
+        }
+    }
+    let loss = |q: &Tensor| info_nce(q, &keys, &queue, tau).unwrap();
+    assert!((values(&loss(&queries))[0] - want).abs() < 1e-12);
+    check_gradient(&queries, loss);
+    // No overflow where a similarity over τ is in the hundreds.
+    let sharp = values(&info_nce(&queries, &keys, &queue, 1e-3).unwrap())[0];
+    assert!(sharp.is_finite() && sharp > 0.0);
+    assert!(info_nce(&queries, &[], &queue, tau).is_err());
+    assert!(info_nce(&queries, std::slice::from_ref(&queue), &queue, tau).is_err());
+    assert!(info_nce(&queries, &keys, &queue, 0.0).is_err());
+}
+
+#[test]
+fn multi_label_terms_are_one_supcon_term_per_label() {
+    let rows = wave(6, 3, 0.4);
+    let sets: Vec<Vec<usize>> = vec![vec![0, 2], vec![1], vec![], vec![0], vec![0, 1, 2], vec![3]];
+    let supcon = SupCon { temperature: 0.3, base: 0.07 };
+    let z = unit(&rows);
+    let (mut want, mut pairs) = (0.0, 0.0);
+    for i in 0..6 {
+        let all: f64 = (0..6).filter(|&a| a != i).map(|a| (dot(&z[i], &z[a]) / 0.3).exp()).sum();
+        for label in &sets[i] {
+            pairs += 1.0;
+            let positives: Vec<usize> = (0..6).filter(|&p| p != i && sets[p].contains(label)).collect();
+            let log = |p: &usize| dot(&z[i], &z[*p]) / 0.3 - all.ln();
+            want -= positives.iter().map(log).sum::<f64>() / positives.len().max(1) as f64;
+        }
+    }
+    want *= 0.3 / 0.07 / pairs;
+    let loss = |rows: &Tensor| supcon.multi_label_loss(rows, &sets).unwrap().loss;
+    assert!((values(&loss(&rows))[0] - want).abs() < 1e-10);
+    check_gradient(&rows, loss);
+    assert_eq!(values(&supcon.multi_label_loss(&rows, &vec![vec![]; 6]).unwrap().loss), [0.0]);
+    assert!(supcon.multi_label_loss(&rows, &sets[1..]).is_err());
+}
+
+#[test]
+fn soft_targets_mix_the_entropies_and_binary_ones_stand_alone() {
+    let logits = wave(3, 4, 1.0);
+    let entropy = |labels: &[usize]| values(&cross_entropy(&logits, labels).unwrap())[0];
+    let (a, b) = (one_hot(&[0, 1, 3], 4), one_hot(&[2, 1, 0], 4));
+    let mixed: Vec<f64> = a.iter().zip(&b).map(|(a, b)| 0.3 * a + 0.7 * b).collect();
+    let got = values(&soft_cross_entropy(&logits, &mixed).unwrap())[0];
+    assert!((got - 0.3 * entropy(&[0, 1, 3]) - 0.7 * entropy(&[2, 1, 0])).abs() < 1e-12);
+    check_gradient(&logits, |z| soft_cross_entropy(z, &mixed).unwrap());
+
+    let direct = |z: f64, t: f64| -> f64 {
+        let p = 1.0 / (1.0 + (-z).exp());
+        -t * p.ln() - (1.0 - t) * (1.0 - p).ln()
+    };
+    let want: f64 = values(&logits).iter().zip(&a).map(|(z, t)| direct(*z, *t)).sum::<f64>() / 12.0;
+    assert!((values(&binary_cross_entropy(&logits, &a).unwrap())[0] - want).abs() < 1e-12);
+    check_gradient(&logits, |z| binary_cross_entropy(z, &mixed).unwrap());
+    let far = Tensor::new(&[[800.0f64, -800.0]], &Device::Cpu).unwrap();
+    assert_eq!(values(&binary_cross_entropy(&far, &[1.0, 0.0]).unwrap()), [0.0]);
+    assert!(soft_cross_entropy(&logits, &a[1..]).is_err() && binary_cross_entropy(&logits, &a[1..]).is_err());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// With one label a row the multi-label loss is SupCon.
+    #[test]
+    fn sets_of_one_label_are_plain_supcon(
+        numbers in prop::collection::vec(-3.0f64..3.0, 10 * 4),
+        labels in prop::collection::vec(0usize..3, 5),
+    ) {
+        let rows = Tensor::from_vec(numbers, (10, 4), &Device::Cpu).unwrap();
+        let labels = labels.repeat(2);
+        let sets: Vec<Vec<usize>> = labels.iter().map(|l| vec![*l]).collect();
+        let plain = SupCon::default().loss(&rows, &labels, Background::Off).unwrap();
+        let other = SupCon::default().multi_label_loss(&rows, &sets).unwrap();
+        prop_assert!((values(&plain.loss)[0] - values(&other.loss)[0]).abs() < 1e-12 * (1.0 + values(&plain.loss)[0]));
+    }
 
     /// With no failing picture every treatment of the background is plain SupCon, and the order of rows is immaterial.
     #[test]
@@ -142,9 +260,9 @@ proptest! {
     ) {
         let rows = Tensor::from_vec(numbers.clone(), (10, 4), &Device::Cpu).unwrap();
         let supcon = SupCon::default();
-        let plain = values(&supcon.loss(&rows, &labels, Background::Off).unwrap().loss)[0];
+        let plain = values(&supcon.loss(&rows, &labels.repeat(2), Background::Off).unwrap().loss)[0];
         for background in [Background::Negatives, Background::Class] {
-            let other = values(&supcon.loss(&rows, &labels, background).unwrap().loss)[0];
+            let other = values(&supcon.loss(&rows, &labels.repeat(2), background).unwrap().loss)[0];
             prop_assert_eq!(plain, other);
         }
         let order = [3usize, 0, 4, 1, 2];
@@ -153,7 +271,7 @@ proptest! {
             .map(|at| numbers[at]).collect();
         let moved: Vec<usize> = order.iter().map(|&i| labels[i]).collect();
         let rows = Tensor::from_vec(shuffled, (10, 4), &Device::Cpu).unwrap();
-        let other = values(&supcon.loss(&rows, &moved, Background::Off).unwrap().loss)[0];
+        let other = values(&supcon.loss(&rows, &moved.repeat(2), Background::Off).unwrap().loss)[0];
         prop_assert!((plain - other).abs() < 1e-9 * (1.0 + plain.abs()));
     }
 }

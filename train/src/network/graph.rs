@@ -5,6 +5,7 @@
 //! linear layer), `NAME.bias`, and for batch norm `NAME.weight`, `NAME.bias`, `NAME.running_mean`, `NAME.running_var`.
 
 use crate::{Error, Result};
+use excon_edge::kernel::Clip;
 use serde::{Deserialize, Serialize};
 
 /// Position of a node in its graph.
@@ -41,6 +42,8 @@ pub enum Op {
     },
     /// `max(x, 0)`.
     Relu,
+    /// `min(max(x, 0), 6)`.
+    Relu6,
     /// Sum of two maps of one shape.
     Add,
     /// Max pooling, padding by −∞.
@@ -95,6 +98,23 @@ pub struct Graph {
 }
 
 impl Graph {
+    /// Appends convolution and batch norm, padded so that stride 1 keeps the sides. Returns the norm.
+    ///
+    /// # Errors
+    /// As [`Self::push`].
+    pub(super) fn conv_norm(
+        &mut self,
+        [conv, norm]: [String; 2],
+        x: NodeId,
+        output: usize,
+        [kernel, stride, groups]: [usize; 3],
+    ) -> Result<NodeId> {
+        let input = self.channels(x);
+        let op = Op::Conv { input, output, kernel, stride, padding: kernel / 2, groups };
+        let conv = self.push(conv, op, &[x])?;
+        self.push(norm, Op::Norm { channels: output }, &[conv])
+    }
+
     /// An empty graph with its input node; the role fields are set by the builder.
     pub fn new(name: impl Into<String>, channels: usize) -> Self {
         let input = Node { name: "input".into(), op: Op::Input { channels }, inputs: vec![] };
@@ -124,7 +144,7 @@ impl Graph {
             Op::Conv { input, .. } | Op::Linear { input, .. } => *input,
             Op::Norm { channels } => *channels,
             Op::Add => self.channels(inputs[1]),
-            Op::Relu | Op::MaxPool { .. } | Op::GlobalPool => given,
+            Op::Relu | Op::Relu6 | Op::MaxPool { .. } | Op::GlobalPool => given,
         };
         if given != expected {
             return fail(format!("expects {expected} channels and is given {given}"));
@@ -139,7 +159,16 @@ impl Graph {
         match &node.op {
             Op::Input { channels } | Op::Norm { channels } => *channels,
             Op::Conv { output, .. } | Op::Linear { output, .. } => *output,
-            Op::Relu | Op::Add | Op::MaxPool { .. } | Op::GlobalPool => self.channels(node.inputs[0]),
+            Op::Relu | Op::Relu6 | Op::Add | Op::MaxPool { .. } | Op::GlobalPool => self.channels(node.inputs[0]),
+        }
+    }
+
+    /// The activation that a node is, if it is one.
+    pub fn clip(&self, id: NodeId) -> Option<Clip> {
+        match self.nodes[id].op {
+            Op::Relu => Some(Clip::RELU),
+            Op::Relu6 => Some(Clip::RELU6),
+            _ => None,
         }
     }
 

@@ -40,7 +40,7 @@ impl Network {
             numbers.push(match node.op {
                 Op::Conv { input, output, kernel, groups, .. } => {
                     let shape = (output, input / groups.max(1), kernel, kernel);
-                    let deviation = (2.0 / (output * kernel * kernel) as f64).sqrt();
+                    let deviation = (2.0 * groups.max(1) as f64 / (output * kernel * kernel) as f64).sqrt();
                     let count = shape.0 * shape.1 * kernel * kernel;
                     Numbers::Conv { weight: Var::from_vec(normal(rng, count, deviation), shape, &Device::Cpu)? }
                 }
@@ -60,7 +60,9 @@ impl Network {
                         bias: Var::from_vec(uniform(rng, output, bound), output, &Device::Cpu)?,
                     }
                 }
-                Op::Input { .. } | Op::Relu | Op::Add | Op::MaxPool { .. } | Op::GlobalPool => Numbers::None,
+                Op::Input { .. } | Op::Relu | Op::Relu6 | Op::Add | Op::MaxPool { .. } | Op::GlobalPool => {
+                    Numbers::None
+                }
             });
         }
         Ok(Self { graph, numbers })

@@ -204,6 +204,8 @@ fn every_named_network_runs_and_only_what_is_asked_for() {
         ("resnet8", Stem::Stride2, 17, vec![2, 3, 3, 64]),
         ("resnet18", Stem::Imagenet, 33, vec![2, 2, 2, 512]),
         ("resnet50", Stem::Stride2, 16, vec![2, 1, 1, 2048]),
+        ("mobilenetv2-0.35", Stem::Stride1, 21, vec![2, 3, 3, 1280]),
+        ("mobilenetv2-0.5", Stem::Imagenet, 33, vec![2, 2, 2, 1280]),
     ] {
         let graph = build(name, 7, stem, 128).unwrap();
         let network = Network::new(graph, &mut ChaCha8Rng::seed_from_u64(2)).unwrap();
@@ -237,6 +239,7 @@ fn the_whole_encoder_and_single_operations_agree_in_all_gradients() {
         ("resnet8", Stem::Stride2, 21, 2e-3),
         ("resnet18", Stem::Imagenet, 37, 5e-3),
         ("resnet50", Stem::Stride2, 34, 5e-2),
+        ("mobilenetv2-0.25", Stem::Stride1, 25, 5e-2),
     ] {
         let new = || {
             let graph = build(name, 5, stem, 16).unwrap();
@@ -287,6 +290,31 @@ fn loading_refuses_what_does_not_fit_and_changes_nothing() {
     }
     let error = network.infer(&zeros, NormMode::Eval, &[0]).unwrap_err().to_string();
     assert!(error.contains("N × H × W × 3"), "{error}");
+}
+
+/// Channels, strides and parameters of the paper's table 2, and of torchvision's `mobilenet_v2` (2,223,872 in the encoder).
+#[test]
+fn mobilenetv2_is_the_papers() {
+    let graph = build("mobilenetv2", 1000, Stem::Imagenet, 128).unwrap();
+    let network = Network::new(graph, &mut ChaCha8Rng::seed_from_u64(1)).unwrap();
+    let count = |wanted: &dyn Fn(&str) -> bool| -> usize {
+        network.parameters().iter().filter(|(name, _)| wanted(name)).map(|(_, p)| p.elem_count()).sum()
+    };
+    assert_eq!(count(&|name| !name.starts_with("fc.") && !name.starts_with("head.")), 2_223_872);
+    assert_eq!(count(&|name| name.starts_with("fc.")), 1_281_000);
+    let graph = network.graph();
+    let strides = |graph: &Graph| {
+        let stride = |n: &Node| if let Op::Conv { stride, .. } = n.op { stride } else { 1 };
+        graph.nodes.iter().map(stride).product::<usize>()
+    };
+    let reduced =
+        [Stem::Stride1, Stem::Stride2, Stem::Imagenet].map(|s| strides(&build("mobilenetv2", 5, s, 8).unwrap()));
+    assert_eq!(reduced, [8, 16, 32]);
+    assert_eq!(graph.nodes.iter().filter(|n| n.op == Op::Add).count(), 10);
+    assert_eq!(graph.nodes.iter().filter(|n| n.op == Op::Relu6).count(), 35);
+    assert_eq!(graph.nodes[graph.paper_cam].name, "last_conv");
+    let error = build("mobilenetv2-wide", 10, Stem::Stride1, 128).unwrap_err().to_string();
+    assert!(error.contains("mobilenetv2-0.5"), "{error}");
 }
 
 #[test]

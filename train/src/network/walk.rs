@@ -1,7 +1,7 @@
 //! Executes a graph: only the nodes that the asked-for ones need, in order.
 //!
-//! A chain convolution → norm → [sum] → ReLU, none of whose inner results anyone else reads, runs as one step: norm, sum
-//! and ReLU as one operation, and without autograd in `Eval` mode the convolution with it, the norm folded into its
+//! A chain convolution → norm → [sum] → activation, none of whose inner results anyone else reads, runs as one step: norm,
+//! sum and activation as one operation, and without autograd in `Eval` mode the convolution with it, the norm folded into its
 //! weights.
 
 use super::graph::{Graph, NodeId, Op};
@@ -11,10 +11,11 @@ use crate::kernel::{
 };
 use crate::{Error, Result};
 use candle_core::{Tensor, Var};
+use excon_edge::kernel::Clip;
 use std::sync::PoisonError;
 
 /// Share of the new batch in the running statistics.
-const MOMENTUM: f32 = 0.1;
+pub(crate) const MOMENTUM: f32 = 0.1;
 
 /// Which statistics batch norm uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,15 +30,15 @@ pub enum NormMode {
 
 /// What is done at a node.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Step {
+pub(crate) enum Step {
     /// Nothing: not needed.
     Skip,
     /// Nothing here: a later node's chain includes it.
     Absorbed,
     /// The node alone.
     Single,
-    /// [convolution →] norm [→ sum with the residual] [→ ReLU], ending at this node.
-    Chain { conv: Option<NodeId>, norm: NodeId, residual: Option<NodeId>, relu: bool },
+    /// [convolution →] norm [→ sum with the residual] [→ activation], ending at this node.
+    Chain { conv: Option<NodeId>, norm: NodeId, residual: Option<NodeId>, clip: Clip },
 }
 
 /// Consecutive chains, from the result of `entry` to the graph's features, that nobody else reads inside.
@@ -49,14 +50,14 @@ struct Region {
 }
 
 /// Steps per node, and the node after which each result can be dropped.
-struct Plan {
-    steps: Vec<Step>,
-    last_use: Vec<NodeId>,
+pub(crate) struct Plan {
+    pub steps: Vec<Step>,
+    pub last_use: Vec<NodeId>,
 }
 
 impl Plan {
     /// `kept` results must exist by themselves: they are asked for, or gradients are taken there.
-    fn new(graph: &Graph, fetch: &[NodeId], leaf: Option<NodeId>) -> Self {
+    pub fn new(graph: &Graph, fetch: &[NodeId], leaf: Option<NodeId>) -> Self {
         let count = graph.nodes.len();
         let mut kept = vec![false; count];
         let mut uses = vec![0; count];
@@ -79,11 +80,11 @@ impl Plan {
             if steps[id] != Step::Single {
                 continue;
             }
-            let relu = graph.nodes[id].op == Op::Relu;
+            let clip = graph.clip(id);
             let mut absorbed = vec![];
             // The node that ends the linear part.
-            let end = if relu { graph.nodes[id].inputs[0] } else { id };
-            if relu && !inner(end) {
+            let end = if clip.is_some() { graph.nodes[id].inputs[0] } else { id };
+            if clip.is_some() && !inner(end) {
                 continue;
             }
             let (norm, residual) = match &graph.nodes[end].op {
@@ -101,13 +102,16 @@ impl Plan {
             };
             absorbed.extend([end, norm].into_iter().filter(|&n| n != id));
             let before = graph.nodes[norm].inputs[0];
-            let plain = matches!(graph.nodes[before].op, Op::Conv { groups: 1, .. });
+            let plain = match graph.nodes[before].op {
+                Op::Conv { input, output, groups, .. } => groups == 1 || (groups == input && groups == output),
+                _ => false,
+            };
             let conv = (plain && inner(before)).then_some(before);
             absorbed.extend(conv);
             for id in absorbed {
                 steps[id] = Step::Absorbed;
             }
-            steps[id] = Step::Chain { conv, norm, residual, relu };
+            steps[id] = Step::Chain { conv, norm, residual, clip: clip.unwrap_or(Clip::NONE) };
         }
         let mut last_use: Vec<NodeId> = (0..count).collect();
         for (id, step) in steps.iter().enumerate() {
@@ -136,9 +140,11 @@ impl Plan {
         let mut ends = vec![];
         let mut region = Region { entry, nodes: vec![], links: vec![] };
         for end in entry + 1..=exit {
-            let Step::Chain { conv, norm, residual, relu } = self.steps[end] else { continue };
+            let Step::Chain { conv, norm, residual, clip } = self.steps[end] else { continue };
             let conv = conv?;
-            let &Op::Conv { input, output, kernel, stride, padding, .. } = &graph.nodes[conv].op else { return None };
+            let &Op::Conv { input, output, kernel, stride, padding, groups } = &graph.nodes[conv].op else {
+                return None;
+            };
             let source = |id: NodeId| match id == entry {
                 true => Some(Source::Entry),
                 false => ends.iter().position(|&e| e == id).map(Source::Link),
@@ -150,7 +156,8 @@ impl Plan {
             region.links.push(Link {
                 input: source(graph.nodes[conv].inputs[0])?,
                 residual,
-                relu,
+                clip,
+                depthwise: groups > 1,
                 inputs: input,
                 outputs: output,
                 kernel,
@@ -235,10 +242,10 @@ impl Network {
                 Step::Skip | Step::Absorbed => continue,
                 Step::Single if id == 0 => x.clone(),
                 Step::Single => self.single(id, &values, tracked)?,
-                Step::Chain { conv, norm: node, residual, relu } => {
+                Step::Chain { conv, norm: node, residual, clip } => {
                     let input = value_of(graph, &values, graph.nodes[conv.unwrap_or(node)].inputs[0])?;
                     let residual = residual.map(|r| value_of(graph, &values, r)).transpose()?;
-                    self.chain(input, conv, node, residual, relu, norm, tracked)?
+                    self.chain(input, conv, node, residual, clip, norm, tracked)?
                 }
             };
             if leaf == Some(id) {
@@ -269,6 +276,7 @@ impl Network {
                 input(0)?.matmul(&parameter(weight).t()?)?.broadcast_add(&parameter(bias))?
             }
             (Op::Relu, _) => input(0)?.relu()?,
+            (Op::Relu6, _) => input(0)?.clamp(0f32, 6f32)?,
             (Op::Add, _) => input(0)?.add(input(1)?)?,
             (&Op::MaxPool { kernel, stride, padding }, _) => max_pool(input(0)?, kernel, stride, padding)?,
             (Op::GlobalPool, _) => global_pool(input(0)?)?,
@@ -286,7 +294,7 @@ impl Network {
         conv: Option<NodeId>,
         norm: NodeId,
         residual: Option<&Tensor>,
-        relu: bool,
+        clip: Clip,
         mode: NormMode,
         tracked: bool,
     ) -> Result<Tensor> {
@@ -299,7 +307,7 @@ impl Network {
         };
         let mut x = input.clone();
         if let Some(conv) = conv {
-            let (&Op::Conv { stride, padding, .. }, Numbers::Conv { weight }) =
+            let (&Op::Conv { stride, padding, groups, .. }, Numbers::Conv { weight }) =
                 (&self.graph.nodes[conv].op, &self.numbers[conv])
             else {
                 return Err(lacking(conv));
@@ -307,17 +315,17 @@ impl Network {
             let free = !tracked && !input.track_op() && !residual.is_some_and(Tensor::track_op);
             if let (true, Some(fixed)) = (free, &fixed) {
                 let (weight, bias) = fold(weight, scale, bias, fixed)?;
-                return Ok(conv2d_fused(input, &weight, stride, padding, &bias, residual, relu)?);
+                return Ok(conv2d_fused(input, &weight, stride, padding, groups, &bias, residual, clip)?);
             }
             let weight = if tracked { weight.as_tensor().clone() } else { weight.as_detached_tensor() };
-            x = conv2d(input, &weight, stride, padding, 1)?;
+            x = conv2d(input, &weight, stride, padding, groups)?;
         }
         let (scale, bias) = if tracked {
             (scale.as_tensor().clone(), bias.as_tensor().clone())
         } else {
             (scale.as_detached_tensor(), bias.as_detached_tensor())
         };
-        let output = batch_norm(&x, &scale, &bias, residual, relu, fixed.as_ref())?;
+        let output = batch_norm(&x, &scale, &bias, residual, clip, fixed.as_ref())?;
         if let (NormMode::Train, Some(batch)) = (mode, &output.batch) {
             self.follow(norm, batch);
         }

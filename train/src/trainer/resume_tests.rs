@@ -1,12 +1,11 @@
 //! A run that was stopped and resumed is the run that was not, bit for bit; whatever cannot go on says why.
 #![allow(clippy::unwrap_used)]
 
-use super::tests::{config, data};
+use super::tests::{config, data, data_for};
 use super::*;
 use crate::checkpoint::Run;
-use crate::config::Mode;
+use crate::config::{Mode, RecipeName};
 use crate::optimizer::SgdConfig;
-use crate::recipe::RecipeName;
 use std::fs;
 
 /// Stops after so many more steps; epochs that end are counted as a step.
@@ -31,13 +30,14 @@ fn outcome(folder: &Path) -> (Vec<EpochRecord>, RunManifest, Vec<u8>) {
 fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<_> =
         fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.retain(|name| !name.contains("tfevents"));
     names.sort();
     names
 }
 
 /// Trains `config` once whole and once in pieces of `steps` steps each, and compares.
 fn in_pieces(config: &TrainConfig, steps: &[usize]) {
-    let data = data();
+    let data = data_for(config.recipe);
     let (whole, pieces) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let trained = train_in(config, &data, whole.path(), Start::New, &mut ()).unwrap();
     let mut start = Start::New;
@@ -51,7 +51,10 @@ fn in_pieces(config: &TrainConfig, steps: &[usize]) {
     assert_eq!(outcome(whole.path()), outcome(pieces.path()));
     let losses = |t: &Trained| t.epochs.iter().map(|e| (e.loss, e.validation_nll)).collect::<Vec<_>>();
     assert_eq!(losses(&trained), losses(&resumed));
-    assert_eq!(names(pieces.path()), ["log.jsonl", "model.safetensors", "run.json"]);
+    assert_eq!(names(pieces.path()), ["log.jsonl", "model.safetensors", "run.json", "steps.jsonl"]);
+    let steps = |folder: &Path| fs::read_to_string(folder.join("steps.jsonl")).unwrap();
+    assert_eq!(steps(whole.path()), steps(pieces.path()));
+    assert_eq!(steps(whole.path()).lines().count(), config.epochs * data.train.len().div_ceil(config.batch));
 }
 
 #[test]
@@ -78,6 +81,25 @@ fn a_classifier_of_its_own_resumes_with_its_momentum() {
 }
 
 #[test]
+fn a_momentum_encoder_and_its_queue_resume() {
+    // As above thirteen stops an epoch: before the first checkpoint, within the second epoch, after the last step.
+    let mut config = config(RecipeName::Leoclr);
+    config.queue.length = 40;
+    in_pieces(&TrainConfig { refit_head: false, ..config }, &[5, 13 + 4, 13 + 13]);
+}
+
+#[test]
+fn stages_samplers_and_masks_of_an_epoch_resume() {
+    // Seven stops an epoch: within the first stage, and within the second, whose best weights come from nowhere else.
+    let stages = TrainConfig { epochs: 4, refit_head: false, ..config(RecipeName::SupconTwoStage) };
+    in_pieces(&stages, &[7 + 3, 14 + 2]);
+    for recipe in [RecipeName::Hybrid, RecipeName::BackgroundMixup, RecipeName::CropAndMix, RecipeName::Pairs] {
+        in_pieces(&TrainConfig { refit_head: false, epochs: 2, ..config(recipe) }, &[7 + 3]);
+    }
+    in_pieces(&TrainConfig { epochs: 2, ..config(RecipeName::MultiLabel) }, &[7 + 3]);
+}
+
+#[test]
 fn the_best_weights_of_an_earlier_epoch_survive() {
     let data = data();
     let folder = tempfile::tempdir().unwrap();
@@ -98,6 +120,27 @@ fn the_best_weights_of_an_earlier_epoch_survive() {
         assert!(!a.is_empty());
     }
     assert_eq!(values(read.best.as_ref().unwrap()), values(moved.best.as_ref().unwrap()));
+}
+
+#[test]
+fn the_last_checkpoints_are_kept_and_an_older_one_can_be_gone_on_from() {
+    let data = data();
+    let config = TrainConfig { epochs: 5, keep: 2, ..config(RecipeName::CrossEntropy) };
+    let (whole, back) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    train_in(&config, &data, whole.path(), Start::New, &mut ()).unwrap();
+    assert_eq!(names(&whole.path().join("checkpoints")), ["epoch-0004.safetensors", "epoch-0005.safetensors"]);
+
+    // Seven moments an epoch: stopped within the fourth one.
+    train_in(&config, &data, back.path(), Start::New, &mut StopAfter(3 * 7 + 2)).err().unwrap();
+    let older = back.path().join("checkpoints");
+    assert_eq!(names(&older), ["epoch-0002.safetensors", "epoch-0003.safetensors"]);
+    fs::copy(older.join("epoch-0002.safetensors"), back.path().join(LAST)).unwrap();
+    train_in(&config, &data, back.path(), Start::Resume, &mut ()).unwrap();
+    assert_eq!(outcome(whole.path()), outcome(back.path()));
+
+    let fresh = TrainConfig { epochs: 1, keep: 1, ..config };
+    train_in(&fresh, &data, back.path(), Start::Overwrite, &mut ()).unwrap();
+    assert!(!older.exists());
 }
 
 #[test]
@@ -194,5 +237,5 @@ fn a_damaged_checkpoint_is_refused_by_name_and_left_alone() {
     // What a killed write left is cleared away.
     fs::write(folder.path().join(".partial-abc"), b"half").unwrap();
     train_in(&config, &data, folder.path(), Start::Resume, &mut ()).unwrap();
-    assert_eq!(names(folder.path()), ["log.jsonl", "model.safetensors", "run.json"]);
+    assert_eq!(names(folder.path()), ["log.jsonl", "model.safetensors", "run.json", "steps.jsonl"]);
 }

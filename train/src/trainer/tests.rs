@@ -3,11 +3,12 @@
 
 use super::*;
 use crate::checkpoint::Run;
-use crate::config::Mode;
+use crate::config::{Mode, RecipeName};
+use crate::dataset::Pairs;
 use crate::golden::values;
 use crate::network::Stem;
-use crate::recipe::RecipeName;
 use rand::RngExt;
+use std::sync::Arc;
 
 /// Pictures of 16×16 whose class is the colour of a square at a random place on noise.
 fn split(n: usize, purpose: usize) -> Split {
@@ -30,7 +31,7 @@ fn split(n: usize, purpose: usize) -> Split {
     Split { size, rgb, labels, names, ..Split::default() }
 }
 
-pub(super) fn data() -> Dataset {
+pub(crate) fn data() -> Dataset {
     Dataset {
         name: "squares".into(),
         labels: ["red", "green", "blue"].map(String::from).to_vec(),
@@ -40,32 +41,56 @@ pub(super) fn data() -> Dataset {
         train: split(96, 1),
         validation: split(48, 2),
         test: split(48, 3),
+        pairs: None,
     }
 }
 
-pub(super) fn config(recipe: RecipeName) -> TrainConfig {
+pub(crate) fn config(recipe: RecipeName) -> TrainConfig {
     let mut config = TrainConfig::defaults(recipe, Mode::Device);
     config.views = crate::augment::RandomView { scale: (0.6, 1.0), ..crate::augment::RandomView::crop_and_flip() };
     TrainConfig { epochs: 3, batch: 16, learning_rate: 0.05, stem: Stem::Stride2, ..config }
 }
 
+/// What a recipe needs besides pictures with one class each: sets of labels, or pairs.
+pub(super) fn data_for(recipe: RecipeName) -> Dataset {
+    let mut data = data();
+    if recipe == RecipeName::MultiLabel {
+        for split in [&mut data.train, &mut data.validation, &mut data.test] {
+            split.sets = split.labels.iter().map(|&label| vec![label]).collect();
+        }
+    }
+    if recipe == RecipeName::Pairs {
+        // Another picture of the same class for every second one.
+        let of = (0..96).map(|i| if i % 2 == 0 { vec![(i + 3) % 96] } else { vec![] }).collect();
+        let pairs = Pairs { pictures: data.train.clone(), of, towards: vec![None; 96] };
+        data.pairs = Some(Arc::new(pairs));
+    }
+    data
+}
+
 #[test]
 fn every_recipe_learns_and_its_run_opens_again() {
-    let data = data();
-    for (recipe, joint) in [
-        (RecipeName::CrossEntropy, true),
-        (RecipeName::Supcon, false),
-        (RecipeName::Excon, true),
-        (RecipeName::ExconB, true),
-    ] {
-        let config = TrainConfig { joint, epochs: 5, ..config(recipe) };
+    for recipe in RecipeName::ALL {
+        let data = data_for(recipe);
+        let mut config = TrainConfig { epochs: 5, ..config(recipe) };
+        match recipe {
+            // Not joint, so that both forms are trained here; joint in the others.
+            RecipeName::Supcon => config.joint = false,
+            RecipeName::SupconTwoStage => config.epochs = 10,
+            RecipeName::Leoclr => config.queue.length = 64,
+            _ => {}
+        }
         let folder = tempfile::tempdir().unwrap();
         let trained = train(&config, &data, Some(folder.path()), &mut ()).unwrap();
         let last = trained.epochs.last().unwrap();
         assert!(trained.manifest.validation_accuracy > 0.7, "{recipe:?}: {last:?}");
         assert!(trained.manifest.finished);
-        assert_eq!(last.passing.is_some(), matches!(recipe, RecipeName::Excon | RecipeName::ExconB));
-        assert_eq!(last.contrastive.is_some(), recipe != RecipeName::CrossEntropy);
+        let masks = [RecipeName::Excon, RecipeName::ExconB, RecipeName::EddaStyle];
+        assert_eq!(last.passing.is_some(), masks.contains(&recipe));
+        let contrasts = !matches!(recipe, RecipeName::CrossEntropy | RecipeName::EddaStyle);
+        assert_eq!(trained.epochs[0].contrastive.is_some(), contrasts);
+        assert_eq!(last.validation_map.is_some(), recipe == RecipeName::MultiLabel);
+        assert!(last.cross_entropy.is_some() && last.train_accuracy.is_some());
 
         let run = Run::open(folder.path()).unwrap();
         assert_eq!(run.manifest.config, config);
@@ -77,6 +102,49 @@ fn every_recipe_learns_and_its_run_opens_again() {
         assert_eq!(log.lines().collect::<Vec<_>>(), lines);
         assert!(log.lines().all(|l| serde_json::from_str::<EpochRecord>(l).is_ok()));
     }
+}
+
+#[test]
+fn a_stage_without_a_classifier_is_never_the_best_and_every_pass_is_observed() {
+    #[derive(Default)]
+    struct Steps(Vec<(usize, usize)>);
+    impl Observer for Steps {
+        fn step(&mut self, record: &StepRecord) {
+            self.0.push((record.epoch, record.step));
+        }
+    }
+    for select in [Select::Best, Select::Last] {
+        let config = TrainConfig { epochs: 4, batch: 48, select, ..config(RecipeName::SupconTwoStage) };
+        let mut steps = Steps::default();
+        let trained = train(&config, &data(), None, &mut steps).unwrap();
+        let best: Vec<bool> = trained.epochs.iter().map(|e| e.best).collect();
+        assert!(!best[0] && !best[1] && best[2], "{best:?}");
+        assert_eq!(steps.0, (1..=4).flat_map(|e| [(e, 1), (e, 2)]).collect::<Vec<_>>());
+        let rates: Vec<f64> = trained.epochs.iter().map(|e| e.learning_rate).collect();
+        assert_eq!(rates[..2], rates[2..], "the schedule runs anew");
+        assert!(trained.epochs[3].contrastive.is_none() && trained.epochs[3].loss > 0.0);
+    }
+}
+
+#[test]
+fn a_sampler_gives_every_class_its_share_of_the_steps() {
+    let mut data = data();
+    let keep: Vec<usize> = (0..96).filter(|i| i % 3 != 2 || i % 12 == 2).collect();
+    data.train = data.train.subset(&keep);
+    let mut config = config(RecipeName::CrossEntropy);
+    config.sampler.power = 0.0;
+    let session = Session::new(&config, &data, None, None).unwrap();
+    let order = session.order(1, Purpose::Order, config.sampler.power);
+    let count = |class: usize| order.iter().filter(|d| data.train.labels[d.index] == class).count();
+    assert_eq!([0, 1, 2].map(count), [24; 3]);
+    // A picture that comes again is seen anew.
+    let again = order.iter().find(|d| order.iter().any(|e| e.index == d.index && e.key != d.key)).unwrap();
+    let same: Vec<Draw> = order.iter().filter(|d| d.index == again.index).copied().collect();
+    assert!(same.len() > 1);
+    let view = View::Random(config.views.clone());
+    let rows = values(&session.view(&same[..2], &view, 1, Slot::First).unwrap());
+    assert_ne!(rows[..rows.len() / 2], rows[rows.len() / 2..]);
+    assert!(train(&TrainConfig { epochs: 1, ..config }, &data, None, &mut ()).is_ok());
 }
 
 #[test]
@@ -126,7 +194,10 @@ fn a_diverging_loss_stops_the_run_and_keeps_the_last_good_one() {
     let before = Run::open(folder.path()).unwrap().manifest;
     let bad = TrainConfig { learning_rate: 1e30, epochs: 2, ..config };
     let error = train(&bad, &data(), Some(folder.path()), &mut ()).err().unwrap();
-    assert!(matches!(error, Error::Diverged { .. }), "{error}");
+    assert!(matches!(error, Error::Diverged { epoch: 1, .. }), "{error}");
+    let said = error.to_string();
+    assert!(said.contains("on class") || said.contains(" more"), "{said}");
+    assert!(said.contains("nothing was learned before"), "{said}");
     assert_eq!(Run::open(folder.path()).unwrap().manifest.weights_sha256, before.weights_sha256);
 }
 
@@ -172,4 +243,6 @@ fn settings_that_do_not_fit_are_refused() {
     assert_eq!(fails(TrainConfig { freeze: 9, ..config(RecipeName::Excon) }), 64);
     assert_eq!(fails(TrainConfig { epochs: 0, ..config(RecipeName::Excon) }), 64);
     assert_eq!(fails(TrainConfig { init: Some("nowhere".into()), ..config(RecipeName::Excon) }), 65);
+    assert_eq!(fails(config(RecipeName::Pairs)), 64);
+    assert_eq!(fails(config(RecipeName::MultiLabel)), 64);
 }

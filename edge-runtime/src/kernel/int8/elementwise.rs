@@ -5,6 +5,7 @@ use super::conv::Data;
 use super::dot::{Code, Dot, Task};
 use super::network::Layout;
 use super::{Codes, Head, Map, Window, ratio, round};
+use crate::kernel::Clip;
 
 /// A planar picture to the input map.
 pub(super) struct Quantize<'a, D: Dot> {
@@ -21,7 +22,7 @@ impl<D: Dot> Task<D> for Quantize<'_, D> {
     unsafe fn run(self) {
         const CHUNK: usize = 32;
         let Self { image, codes, layout, output } = self;
-        let (low, high) = codes.limits(false);
+        let (low, high) = codes.range();
         let shift = D::Code::shift(&codes);
         let mut whole = [0i32; CHUNK];
         for (line, row) in image.chunks_exact(layout.width).enumerate() {
@@ -54,8 +55,8 @@ pub(super) struct Sum {
 
 impl Sum {
     /// Summands and result, in this order.
-    pub fn new<D: Dot>(maps: [&Map; 3], layouts: [&Layout; 3], relu: bool) -> Self {
-        let (low, high) = maps[2].codes.limits(relu);
+    pub fn new<D: Dot>(maps: [&Map; 3], layouts: [&Layout; 3], clip: Clip) -> Self {
+        let (low, high) = maps[2].codes.limits(clip);
         Self {
             layouts: layouts.map(|l| *l),
             factors: [ratio(&maps[0].codes, &maps[2].codes), ratio(&maps[1].codes, &maps[2].codes)],
@@ -112,7 +113,7 @@ pub(super) struct MaxPool<D: Dot> {
 impl<D: Dot> MaxPool<D> {
     pub fn new(window: Window, maps: [&Map; 2], layouts: [&Layout; 2]) -> Self {
         let [from, to] = maps.map(|m| m.codes);
-        let (low, high) = from.limits(false);
+        let (low, high) = from.range();
         let shift = D::Code::shift(&to);
         let result = |x: i32| D::Code::new(to.quantize(x as f32 * from.scale) as i32 + shift);
         Self {

@@ -5,7 +5,7 @@
 //! - A convolution sums `a = Σ x·w` in i32, exactly; outside the map `x` is 0.
 //! - `y = f32(a) · m + b` with `m = s_x·s_w/s_y` and `b = bias/s_y`, each computed in f64 and rounded to f32 once;
 //!   product and sum round separately, there is no fused multiply-add.
-//! - `x_y = round(clamp(y, low − zero, high − zero))`, half to even. ReLU raises the lower limit to 0.
+//! - `x_y = round(clamp(y, low − zero, high − zero))`, half to even. An activation's clip, quantized, narrows the limits.
 //! - A sum is `y = x_1·(s_1/s_y) + x_2·(s_2/s_y)`, rounded likewise. Where a sum reads a convolution that nothing else
 //!   reads, both are one step; the value between is still rounded to a code of its own scale if the file says so.
 //! - Max pooling takes the largest code and requantizes as ONNX does: `round(x·s_x / s_y)`.
@@ -23,6 +23,7 @@ mod sets;
 mod tests;
 mod winograd;
 
+use crate::kernel::Clip;
 pub use network::{Executor, StepDescription, build};
 
 /// Most values of one map and of all maps together that an arena is made for.
@@ -43,16 +44,20 @@ pub struct Codes {
 }
 
 impl Codes {
-    /// Lowest and highest centred code, the lower raised to 0 behind a ReLU.
-    pub fn limits(&self, relu: bool) -> (f32, f32) {
+    /// Lowest and highest centred code.
+    pub fn range(&self) -> (f32, f32) {
         let (low, high) = if self.signed { (-128, 127) } else { (0, 255) };
-        let low = (low - self.zero) as f32;
-        (if relu { low.max(0.0) } else { low }, (high - self.zero) as f32)
+        ((low - self.zero) as f32, (high - self.zero) as f32)
+    }
+
+    /// Lowest and highest centred code behind an activation: rounding keeps order, so clipping codes is clipping values.
+    pub fn limits(&self, clip: Clip) -> (f32, f32) {
+        (self.quantize(clip.low), self.quantize(clip.high))
     }
 
     /// ONNX QuantizeLinear, as centred code: divides, rounds half to even, saturates. NaN gives the lowest.
     pub fn quantize(&self, value: f32) -> f32 {
-        let (low, high) = self.limits(false);
+        let (low, high) = self.range();
         round((value / self.scale).max(low).min(high))
     }
 }
@@ -132,8 +137,8 @@ pub struct Conv {
     pub window: Window,
     /// Groups of channels; both channel counts are multiples.
     pub groups: usize,
-    /// ReLU at the end: behind the residual sum where there is one.
-    pub relu: bool,
+    /// Activation at the end: behind the residual sum where there is one.
+    pub clip: Clip,
     /// A map added before the end.
     pub residual: Option<Residual>,
 }
@@ -143,14 +148,14 @@ pub struct Conv {
 pub struct Residual {
     /// The other summand; as large as the output.
     pub map: MapId,
-    /// Codes that the convolution is rounded to before the sum, and whether a ReLU stands before that rounding.
-    pub between: Option<(Codes, bool)>,
+    /// Codes that the convolution is rounded to before the sum, and the activation before that rounding.
+    pub between: Option<(Codes, Clip)>,
 }
 
 /// One step of a network.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
-    /// Convolution, requantization, residual sum, ReLU.
+    /// Convolution, requantization, residual sum, activation.
     Conv(Conv),
     /// Sum of two maps of one shape.
     Add {
@@ -158,8 +163,8 @@ pub enum Step {
         inputs: [MapId; 2],
         /// Map it writes.
         output: MapId,
-        /// ReLU behind the sum.
-        relu: bool,
+        /// Activation behind the sum.
+        clip: Clip,
     },
     /// Max pooling; padding never wins.
     MaxPool {
@@ -219,12 +224,12 @@ impl Graph {
         let mut readers = vec![0usize; self.maps.len()];
         self.steps.iter().flat_map(Step::inputs).chain([self.features]).for_each(|m| readers[m] += 1);
         while let Some((conv, sum)) = self.fusible(&readers) {
-            let Step::Add { inputs, output, relu } = self.steps.remove(sum) else { return };
+            let Step::Add { inputs, output, clip } = self.steps.remove(sum) else { return };
             if let Step::Conv(c) = &mut self.steps[conv] {
                 let other = if inputs[0] == c.output { inputs[1] } else { inputs[0] };
-                let between = Some((self.maps[c.output].codes, c.relu));
+                let between = Some((self.maps[c.output].codes, c.clip));
                 c.residual = Some(Residual { map: other, between });
-                (c.output, c.relu) = (output, relu);
+                (c.output, c.clip) = (output, clip);
             }
         }
     }
@@ -254,7 +259,7 @@ impl Graph {
             if sizes.contains(&0) || values > MAX_MAP || total > MAX_ARENA {
                 return Err(format!("a map of {sizes:?} is empty or too large"));
             }
-            let (low, high) = map.codes.limits(false);
+            let (low, high) = map.codes.range();
             if !(map.codes.scale.is_normal() && map.codes.scale > 0.0) || low > 0.0 || high < 0.0 {
                 return Err("a scale is not positive or a zero point is no code".into());
             }
@@ -292,8 +297,13 @@ impl Graph {
             let f = f64::from(from) / f64::from(to);
             if (1e-12..1e12).contains(&f) { Ok(()) } else { Err(format!("scales {from} and {to} are too far apart")) }
         };
+        let ordered = |clip: Clip| match clip.low <= clip.high {
+            true => Ok(()),
+            false => Err(String::from("the limits of an activation are in the wrong order")),
+        };
         match step {
             Step::Conv(c) => {
+                ordered(c.clip)?;
                 let input = &self.maps[c.input];
                 let shape = c.window.output(input.height, input.width);
                 let taps = c.window.kernel.iter().product::<usize>() * (input.channels / c.groups.max(1));
@@ -314,6 +324,7 @@ impl Graph {
                     }
                 }
                 if let Some(r) = c.residual {
+                    r.between.map_or(Ok(()), |(_, clip)| ordered(clip))?;
                     if !same(r.map) {
                         return Err("the summands of a residual block differ in shape".into());
                     }
@@ -321,7 +332,8 @@ impl Graph {
                     factor(first.scale, output.codes.scale)?;
                 }
             }
-            Step::Add { inputs, .. } => {
+            Step::Add { inputs, clip, .. } => {
+                ordered(*clip)?;
                 if !inputs.iter().all(|&i| same(i)) {
                     return Err("the summands of a sum differ in shape".into());
                 }
@@ -364,12 +376,12 @@ impl Requantize {
         let first = f64::from(between.map_or(output.scale, |(codes, _)| codes.scale));
         let scale = conv.weight_scale.iter().map(|&w| (f64::from(input.scale) * f64::from(w) / first) as f32);
         let bias = conv.bias.iter().map(|&b| (f64::from(b) / first) as f32);
-        let (low, high) = output.limits(conv.relu);
+        let (low, high) = output.limits(conv.clip);
         Self {
             scale: scale.collect(),
             bias: bias.collect(),
-            between: between.map(|(codes, relu)| {
-                let (low, high) = codes.limits(relu);
+            between: between.map(|(codes, clip)| {
+                let (low, high) = codes.limits(clip);
                 (low, high, ratio(&codes, output))
             }),
             residual: conv.residual.map_or(0.0, |r| ratio(&maps[r.map].codes, output)),

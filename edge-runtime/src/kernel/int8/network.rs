@@ -359,11 +359,11 @@ fn prepare<D: Dot>(step: &Step, maps: &[Map], layouts: &[Layout], slot: &[usize]
             };
             (work, conv.input, other)
         }
-        Step::Add { inputs: [a, b], relu, .. } => {
+        Step::Add { inputs: [a, b], clip, .. } => {
             let sum = Sum::new::<D>(
                 [&maps[*a], &maps[*b], &maps[output]],
                 [&layouts[*a], &layouts[*b], &layouts[output]],
-                *relu,
+                *clip,
             );
             (Work::Sum(sum), *a, Some(*b))
         }

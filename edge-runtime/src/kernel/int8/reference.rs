@@ -14,9 +14,9 @@ pub fn run(graph: &Graph, image: &[f32]) -> Vec<Vec<i32>> {
                 let area = graph.maps[c.output].height * graph.maps[c.output].width;
                 requantize(c, &graph.maps, &sums, c.residual.map(|r| values[r.map].as_slice()), area)
             }
-            Step::Add { inputs: [a, b], output, relu } => {
+            Step::Add { inputs: [a, b], output, clip } => {
                 let to = &graph.maps[*output].codes;
-                let (low, high) = to.limits(*relu);
+                let (low, high) = to.limits(*clip);
                 let factor = |id: usize| ratio(&graph.maps[id].codes, to);
                 let pairs = values[*a].iter().zip(&values[*b]);
                 let sum = pairs.map(|(&x, &y)| x as f32 * factor(*a) + y as f32 * factor(*b));
@@ -67,7 +67,7 @@ pub fn accumulate(conv: &Conv, input: &Map, x: &[i32]) -> Vec<i32> {
     sums
 }
 
-/// Sums to centred codes: requantization, residual, ReLU, in the order of the specification.
+/// Sums to centred codes: requantization, residual, activation, in the order of the specification.
 fn requantize(conv: &Conv, maps: &[Map], sums: &[i32], residual: Option<&[i32]>, area: usize) -> Vec<i32> {
     let r = Requantize::new(conv, maps);
     let end = |(at, &sum): (usize, &i32)| {

@@ -31,6 +31,10 @@ impl Draw {
         let zero = if signed { zero } else { zero.max(0) + if zero > 0 { self.below(128) as i32 } else { 0 } };
         Codes { scale: 0.01 + 0.1 * self.unit(), zero, signed }
     }
+    fn clip(&mut self) -> Clip {
+        let cap = Clip { low: 0.0, high: 0.5 + 4.0 * self.unit() };
+        [Clip::NONE, Clip::RELU, Clip::RELU6, cap][self.below(4)]
+    }
     fn window(&mut self, spread: bool) -> Window {
         let mut pair = |n: u64, least: usize| [least + self.below(n), least + self.below(n)];
         let (kernel, stride) = (pair(4, 1), pair(3, 1));
@@ -57,7 +61,7 @@ fn conv(draw: &mut Draw, input: &Map, outputs: usize, groups: usize, window: Win
         bias: (0..outputs).map(|_| 2.0 * draw.unit() - 1.0).collect(),
         window,
         groups,
-        relu: draw.below(2) == 0,
+        clip: draw.clip(),
         residual: None,
     }
 }
@@ -148,11 +152,11 @@ proptest! {
         (first.input, first.output) = (1, 2);
         let mut second = conv(&mut draw, &maps[2], outputs, 1, same(3));
         (second.input, second.output) = (2, 3);
-        let relu = draw.below(2) == 0;
+        let clip = draw.clip();
         let mut steps = vec![Step::MaxPool { input: 0, output: 1, window: pool }, Step::Conv(first)];
         if between {
             let inputs = if draw.below(2) == 0 { [2, 3] } else { [3, 2] };
-            steps.extend([Step::Conv(second), Step::Add { inputs, output: 4, relu }]);
+            steps.extend([Step::Conv(second), Step::Add { inputs, output: 4, clip }]);
         } else {
             maps.remove(4);
             second.residual = Some(Residual { map: 2, between: None });
@@ -208,7 +212,7 @@ fn convolutions_are_those_of_the_independent_vectors() {
             weight_scale,
             window,
             groups,
-            relu: false,
+            clip: Clip::NONE,
             residual: None,
         };
         let (x, acc, out) = (get("x"), get("acc"), get("out_f64_rule"));
@@ -255,7 +259,7 @@ fn extremes_are_exact() {
             bias: vec![0.0; 32],
             window,
             groups: 1,
-            relu: false,
+            clip: Clip::NONE,
             residual: None,
         };
         let input = &maps[0];

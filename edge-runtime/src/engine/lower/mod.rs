@@ -4,10 +4,14 @@
 //! float map, another operator, a form the kernels do not have) is an error that names the node, and the caller runs the
 //! file elsewhere. Nothing is skipped silently.
 
+mod stored;
+
 use super::{Shapes, onnx::Checked};
-use crate::kernel::int8::{Codes, Conv, Graph, Head, Map, MapId, Residual, Step, Window};
+use crate::kernel::Clip;
+use crate::kernel::int8::{Codes, Conv, Graph, Head, Map, MapId, Residual, Step};
 use std::collections::HashMap;
-use tract_onnx::pb::{AttributeProto, NodeProto, TensorProto, tensor_proto::DataType};
+use stored::{Attributes, Constant, dequantize, floats, ints};
+use tract_onnx::pb::{NodeProto, TensorProto, tensor_proto::DataType};
 
 type Lowered<T> = Result<T, String>;
 
@@ -30,14 +34,6 @@ enum Value<'a> {
     Pooled(MapId),
     /// The classifier's result.
     Logits,
-}
-
-/// Dequantized weights, with their bytes where they were signed bytes around 0.
-#[derive(Clone)]
-struct Constant {
-    dims: Vec<usize>,
-    values: Vec<f32>,
-    bytes: Option<(Vec<i8>, Vec<f32>)>,
 }
 
 /// A step that waits for its output's codes.
@@ -122,16 +118,21 @@ impl<'a> Lowering<'a> {
                 let Value::Real(map) = input(0)? else { return Err("it reads a float map".into()) };
                 self.conv(node, *map).map(Value::Open)
             }
-            "Relu" => match input(0)?.clone() {
-                Value::Open(mut open) => {
-                    match &mut open.step {
-                        Step::Conv(Conv { relu, .. }) | Step::Add { relu, .. } => *relu = true,
-                        Step::MaxPool { .. } => return Err("it stands behind a pool".into()),
-                    }
-                    Ok(Value::Open(open))
+            "Relu" => self.clip(input(0)?.clone(), Clip::RELU),
+            "Clip" => {
+                let limit = |i: usize, otherwise: f32| match node.input.get(i).filter(|n| !n.is_empty()) {
+                    None => Ok(otherwise),
+                    Some(name) => match self.constant(name)?.values[..] {
+                        [value] if !value.is_nan() => Ok(value),
+                        _ => Err(format!("its limit `{name}` is not one number")),
+                    },
+                };
+                let clip = Clip { low: limit(1, f32::NEG_INFINITY)?, high: limit(2, f32::INFINITY)? };
+                if clip.low > clip.high {
+                    return Err("its limits are in the wrong order".into());
                 }
-                _ => Err("it stands behind something else than a convolution or a sum".into()),
-            },
+                self.clip(input(0)?.clone(), clip)
+            }
             "Add" => {
                 let values = [input(0)?.clone(), input(1)?.clone()];
                 self.add(values).map(Value::Open)
@@ -157,7 +158,7 @@ impl<'a> Lowering<'a> {
                 let Value::Real(map) = *input(0)? else { return Err("it reads a float map".into()) };
                 let axes = match Attributes(&node.attribute).ints("axes") {
                     Some(axes) => axes.to_vec(),
-                    None => stored_ints(input(1)?)?,
+                    None => axes_of(input(1)?)?,
                 };
                 let spatial = matches!(axes[..], [2, 3] | [3, 2] | [-2, -1] | [-1, -2]);
                 if spatial { Ok(Value::Pooled(map)) } else { Err("it is not the mean over rows and columns".into()) }
@@ -168,9 +169,9 @@ impl<'a> Lowering<'a> {
                 let attributes = Attributes(&node.attribute);
                 let row = match node.op_type.as_str() {
                     "Flatten" => attributes.int("axis", 1) == 1,
-                    "Reshape" => matches!(stored_ints(input(1)?)?[..], [n, c] if n < 2 && (c == -1 || c == channels)),
+                    "Reshape" => matches!(axes_of(input(1)?)?[..], [n, c] if n < 2 && (c == -1 || c == channels)),
                     _ if node.input.len() < 2 => true,
-                    _ => matches!(stored_ints(input(1)?)?[..], [2, 3] | [3, 2] | [-2, -1] | [-1, -2]),
+                    _ => matches!(axes_of(input(1)?)?[..], [2, 3] | [3, 2] | [-2, -1] | [-1, -2]),
                 };
                 if row { Ok(Value::Pooled(map)) } else { Err("it does not give one row of channels".into()) }
             }
@@ -230,46 +231,21 @@ impl<'a> Lowering<'a> {
         Ok(Value::Codes(map))
     }
 
+    /// Weights of a pair that reads a stored tensor.
     fn dequantize(&self, node: &NodeProto, tensor: &TensorProto) -> Lowered<Constant> {
-        let attributes = Attributes(&node.attribute);
         let stored = |i: usize| match node.input.get(i).filter(|n| !n.is_empty()).map(|n| self.values.get(n.as_str())) {
             None => Ok(None),
             Some(Some(Value::Stored(tensor))) => Ok(Some(floats(tensor))),
             _ => Err("its scale and zero point are not stored".to_string()),
         };
-        let dims: Vec<usize> = tensor.dims.iter().map(|&d| d as usize).collect();
-        let (scales, zeros) = (stored(1)?.ok_or("its scale is missing")?, stored(2)?);
-        let rows = dims.first().copied().unwrap_or(1);
-        let per_row = scales.len() == rows && rows > 1;
-        if attributes.int("block_size", 0) != 0 || (scales.len() != 1 && !per_row) {
-            return Err("weights are scaled as a whole or by output channel".into());
-        }
-        let axis = attributes.int("axis", 1);
-        if per_row && axis != 0 && axis != -(dims.len() as i64) {
-            return Err("weights are scaled along another axis than 0".into());
-        }
-        if zeros.is_some_and(|z| z.iter().any(|&z| z != 0.0)) {
-            return Err("weights have a zero point other than 0".into());
-        }
-        let codes = floats(tensor);
-        let row = (codes.len() / rows).max(1);
-        let scale = |i: usize| if per_row { scales[i / row] } else { scales[0] };
-        let bytes = (tensor.data_type == DataType::Int8 as i32).then(|| {
-            let bytes = codes.iter().map(|&v| v as i8).collect();
-            (bytes, (0..rows).map(|r| if per_row { scales[r] } else { scales[0] }).collect())
-        });
-        let values = codes.iter().enumerate().map(|(i, &v)| v * scale(i)).collect();
-        Ok(Constant { dims, values, bytes })
+        dequantize(&Attributes(&node.attribute), tensor, &stored(1)?.ok_or("its scale is missing")?, stored(2)?)
     }
 
     /// A stored or computed constant.
     fn constant(&self, name: &str) -> Lowered<Constant> {
         match self.values.get(name) {
             Some(Value::Constant(c)) => Ok(c.clone()),
-            Some(Value::Stored(t)) if t.data_type == DataType::Float as i32 => {
-                let dims = t.dims.iter().map(|&d| d as usize).collect();
-                Ok(Constant { dims, values: floats(t), bytes: None })
-            }
+            Some(Value::Stored(t)) if t.data_type == DataType::Float as i32 => Ok(Constant::plain(t)),
             _ => Err(format!("`{name}` is no constant")),
         }
     }
@@ -299,17 +275,29 @@ impl<'a> Lowering<'a> {
             bias,
             window,
             groups,
-            relu: false,
+            clip: Clip::NONE,
             residual: None,
         });
         Ok(Open { step, shape: [*outputs, height, width] })
+    }
+
+    /// An activation behind a step that waits for its codes.
+    fn clip(&self, source: Value<'a>, by: Clip) -> Lowered<Value<'a>> {
+        let Value::Open(mut open) = source else {
+            return Err("it stands behind something else than a convolution or a sum".into());
+        };
+        match &mut open.step {
+            Step::Conv(Conv { clip, .. }) | Step::Add { clip, .. } => *clip = clip.then(by),
+            Step::MaxPool { .. } => return Err("it stands behind a pool".into()),
+        }
+        Ok(Value::Open(open))
     }
 
     fn add(&self, values: [Value<'a>; 2]) -> Lowered<Open> {
         let shape = |id: MapId| [self.maps[id].channels, self.maps[id].height, self.maps[id].width];
         match values {
             [Value::Real(a), Value::Real(b)] if shape(a) == shape(b) => {
-                let step = Step::Add { inputs: [a, b], output: 0, relu: false };
+                let step = Step::Add { inputs: [a, b], output: 0, clip: Clip::NONE };
                 Ok(Open { step, shape: shape(a) })
             }
             // A convolution that is summed before it is rounded.
@@ -317,7 +305,7 @@ impl<'a> Lowering<'a> {
                 if open.shape == shape(map) =>
             {
                 let Step::Conv(mut conv) = open.step else { return Err("it sums something else than maps".into()) };
-                if conv.relu || conv.residual.is_some() {
+                if conv.clip != Clip::NONE || conv.residual.is_some() {
                     return Err("only a plain convolution is summed without being quantized".into());
                 }
                 conv.residual = Some(Residual { map, between: None });
@@ -352,74 +340,10 @@ impl<'a> Lowering<'a> {
     }
 }
 
-/// A node's attributes by name.
-struct Attributes<'a>(&'a [AttributeProto]);
-
-impl<'a> Attributes<'a> {
-    fn get(&self, name: &str) -> Option<&'a AttributeProto> {
-        self.0.iter().find(|a| a.name == name)
-    }
-
-    fn int(&self, name: &str, otherwise: i64) -> i64 {
-        self.get(name).map_or(otherwise, |a| a.i)
-    }
-
-    fn ints(&self, name: &str) -> Option<&'a [i64]> {
-        self.get(name).map(|a| a.ints.as_slice())
-    }
-
-    fn sizes<const N: usize>(&self, name: &str) -> Lowered<Option<[usize; N]>> {
-        let Some(ints) = self.ints(name) else { return Ok(None) };
-        let sizes: Option<Vec<usize>> = ints.iter().map(|&v| usize::try_from(v).ok()).collect();
-        let sizes = sizes.and_then(|s| s.try_into().ok());
-        sizes.map(Some).ok_or_else(|| format!("attribute {name} is not {N} sizes"))
-    }
-
-    fn pair(&self, name: &str) -> Lowered<Option<[usize; 2]>> {
-        self.sizes::<2>(name)
-    }
-
-    fn window(&self, kernel: [usize; 2]) -> Lowered<Window> {
-        if self.get("auto_pad").is_some_and(|a| !a.s.is_empty() && a.s != b"NOTSET") {
-            return Err("automatic padding is not supported".into());
-        }
-        let [top, left, bottom, right] = self.sizes::<4>("pads")?.unwrap_or_default();
-        let window = Window {
-            kernel,
-            stride: self.pair("strides")?.unwrap_or([1, 1]),
-            dilation: self.pair("dilations")?.unwrap_or([1, 1]),
-            before: [top, left],
-            after: [bottom, right],
-        };
-        if [window.kernel, window.stride, window.dilation].iter().any(|p| p.contains(&0)) {
-            return Err("a kernel, stride or dilation is 0".into());
-        }
-        Ok(window)
-    }
-}
-
-fn stored_ints(value: &Value<'_>) -> Lowered<Vec<i64>> {
+/// Whole numbers of a stored tensor.
+fn axes_of(value: &Value<'_>) -> Lowered<Vec<i64>> {
     match value {
-        Value::Stored(t) if t.data_type == DataType::Int64 as i32 && t.raw_data.is_empty() => Ok(t.int64_data.clone()),
-        Value::Stored(t) if t.data_type == DataType::Int64 as i32 => {
-            Ok(t.raw_data.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect())
-        }
+        Value::Stored(tensor) => ints(tensor),
         _ => Err("its axes are not stored".into()),
-    }
-}
-
-/// Values of a stored tensor of bytes, i32 or f32; the gate has checked that they are complete.
-fn floats(tensor: &TensorProto) -> Vec<f32> {
-    let raw = &tensor.raw_data;
-    match DataType::try_from(tensor.data_type) {
-        Ok(DataType::Float) if raw.is_empty() => tensor.float_data.clone(),
-        Ok(DataType::Float) => raw.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-        Ok(DataType::Int8 | DataType::Uint8 | DataType::Int32) if raw.is_empty() => {
-            tensor.int32_data.iter().map(|&v| v as f32).collect()
-        }
-        Ok(DataType::Int8) => raw.iter().map(|&b| f32::from(b as i8)).collect(),
-        Ok(DataType::Uint8) => raw.iter().map(|&b| f32::from(b)).collect(),
-        Ok(DataType::Int32) => raw.as_chunks::<4>().0.iter().map(|b| i32::from_le_bytes(*b) as f32).collect(),
-        _ => vec![],
     }
 }

@@ -1,0 +1,123 @@
+//! Stored parts of an ONNX graph as plain numbers: attributes, tensors, dequantized weights.
+
+use super::Lowered;
+use crate::kernel::int8::Window;
+use tract_onnx::pb::{AttributeProto, TensorProto, tensor_proto::DataType};
+
+/// Dequantized weights, with their bytes where they were signed bytes around 0.
+#[derive(Clone)]
+pub(super) struct Constant {
+    pub dims: Vec<usize>,
+    pub values: Vec<f32>,
+    pub bytes: Option<(Vec<i8>, Vec<f32>)>,
+}
+
+impl Constant {
+    /// A stored tensor of f32.
+    pub fn plain(tensor: &TensorProto) -> Self {
+        let dims = tensor.dims.iter().map(|&d| d as usize).collect();
+        Self { dims, values: floats(tensor), bytes: None }
+    }
+}
+
+/// Weights from stored codes, their scales and zero points.
+pub(super) fn dequantize(
+    attributes: &Attributes<'_>,
+    tensor: &TensorProto,
+    scales: &[f32],
+    zeros: Option<Vec<f32>>,
+) -> Lowered<Constant> {
+    let dims: Vec<usize> = tensor.dims.iter().map(|&d| d as usize).collect();
+    let rows = dims.first().map_or(1, |&d| d.max(1));
+    let per_row = scales.len() == rows && rows > 1;
+    if attributes.int("block_size", 0) != 0 || (scales.len() != 1 && !per_row) {
+        return Err("weights are scaled as a whole or by output channel".into());
+    }
+    let axis = attributes.int("axis", 1);
+    if per_row && axis != 0 && axis != -(dims.len() as i64) {
+        return Err("weights are scaled along another axis than 0".into());
+    }
+    if zeros.is_some_and(|z| z.iter().any(|&z| z != 0.0)) {
+        return Err("weights have a zero point other than 0".into());
+    }
+    let codes = floats(tensor);
+    let row = (codes.len() / rows).max(1);
+    let scale = |i: usize| if per_row { scales[i / row] } else { scales[0] };
+    let bytes = (tensor.data_type == DataType::Int8 as i32).then(|| {
+        let bytes = codes.iter().map(|&v| v as i8).collect();
+        (bytes, (0..rows).map(|r| if per_row { scales[r] } else { scales[0] }).collect())
+    });
+    let values = codes.iter().enumerate().map(|(i, &v)| v * scale(i)).collect();
+    Ok(Constant { dims, values, bytes })
+}
+
+/// A node's attributes by name.
+pub(super) struct Attributes<'a>(pub &'a [AttributeProto]);
+
+impl<'a> Attributes<'a> {
+    pub fn get(&self, name: &str) -> Option<&'a AttributeProto> {
+        self.0.iter().find(|a| a.name == name)
+    }
+
+    pub fn int(&self, name: &str, otherwise: i64) -> i64 {
+        self.get(name).map_or(otherwise, |a| a.i)
+    }
+
+    pub fn ints(&self, name: &str) -> Option<&'a [i64]> {
+        self.get(name).map(|a| a.ints.as_slice())
+    }
+
+    fn sizes<const N: usize>(&self, name: &str) -> Lowered<Option<[usize; N]>> {
+        let Some(ints) = self.ints(name) else { return Ok(None) };
+        let sizes: Option<Vec<usize>> = ints.iter().map(|&v| usize::try_from(v).ok()).collect();
+        let sizes = sizes.and_then(|s| s.try_into().ok());
+        sizes.map(Some).ok_or_else(|| format!("attribute {name} is not {N} sizes"))
+    }
+
+    pub fn pair(&self, name: &str) -> Lowered<Option<[usize; 2]>> {
+        self.sizes::<2>(name)
+    }
+
+    pub fn window(&self, kernel: [usize; 2]) -> Lowered<Window> {
+        if self.get("auto_pad").is_some_and(|a| !a.s.is_empty() && a.s != b"NOTSET") {
+            return Err("automatic padding is not supported".into());
+        }
+        let [top, left, bottom, right] = self.sizes::<4>("pads")?.unwrap_or_default();
+        let window = Window {
+            kernel,
+            stride: self.pair("strides")?.unwrap_or([1, 1]),
+            dilation: self.pair("dilations")?.unwrap_or([1, 1]),
+            before: [top, left],
+            after: [bottom, right],
+        };
+        if [window.kernel, window.stride, window.dilation].iter().any(|p| p.contains(&0)) {
+            return Err("a kernel, stride or dilation is 0".into());
+        }
+        Ok(window)
+    }
+}
+
+/// Values of a stored tensor of 64-bit whole numbers, such as axes.
+pub(super) fn ints(tensor: &TensorProto) -> Lowered<Vec<i64>> {
+    match tensor {
+        t if t.data_type != DataType::Int64 as i32 => Err("its axes are no whole numbers".into()),
+        t if t.raw_data.is_empty() => Ok(t.int64_data.clone()),
+        t => Ok(t.raw_data.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect()),
+    }
+}
+
+/// Values of a stored tensor of bytes, i32 or f32; the gate has checked that they are complete.
+pub(super) fn floats(tensor: &TensorProto) -> Vec<f32> {
+    let raw = &tensor.raw_data;
+    match DataType::try_from(tensor.data_type) {
+        Ok(DataType::Float) if raw.is_empty() => tensor.float_data.clone(),
+        Ok(DataType::Float) => raw.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+        Ok(DataType::Int8 | DataType::Uint8 | DataType::Int32) if raw.is_empty() => {
+            tensor.int32_data.iter().map(|&v| v as f32).collect()
+        }
+        Ok(DataType::Int8) => raw.iter().map(|&b| f32::from(b as i8)).collect(),
+        Ok(DataType::Uint8) => raw.iter().map(|&b| f32::from(b)).collect(),
+        Ok(DataType::Int32) => raw.as_chunks::<4>().0.iter().map(|b| i32::from_le_bytes(*b) as f32).collect(),
+        _ => vec![],
+    }
+}
