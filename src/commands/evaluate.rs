@@ -12,8 +12,9 @@ use excon_edge::probability::fit_temperature;
 use excon_edge::saliency::LinearHead;
 use excon_train::checkpoint::Run;
 use excon_train::config::RecipeName;
+use excon_train::corruption::Published;
 use excon_train::dataset::{self, Dataset, OpenOptions, Split, split_validation};
-use excon_train::evaluate::{self, Evaluation, NetworkEngine, Regenerated};
+use excon_train::evaluate::{self, Evaluation, NetworkEngine, Regenerated, Source};
 use excon_train::network::Network;
 use std::path::{Path, PathBuf};
 
@@ -23,11 +24,13 @@ use std::path::{Path, PathBuf};
 Examples:
   excon evaluate runs/trashnet --data trashnet
   excon evaluate runs/trashnet --data trashnet --attacks --corruptions
+  excon evaluate runs/cifar --data data/cifar-10-batches-bin --corrupted data/CIFAR-10-C
   excon evaluate runs/demo/trashnet.excon --data PHOTOS --split validation --limit 200
   excon evaluate runs/leoclr --data trashnet --probe
 
 A bundle brings its temperature. For a run it is fitted on one half of the validation pictures. Intervals are 95 %
-bootstrap intervals. Corruptions are regenerated from the pictures, not read from the published files.
+bootstrap intervals. --corruptions regenerates the corruptions from the pictures, --corrupted reads published files:
+figures of the two are not comparable digit by digit, and every result says which it is.
 What a run comes to on its whole test split is kept in RUN/evaluation.json, where `excon report` finds it; attacks and
 corruptions that were measured before stay in it. docs/evaluation.md describes every key.")]
 pub struct Evaluate {
@@ -49,6 +52,9 @@ pub struct Evaluate {
     /// Measure the features too: a linear classifier fitted on the training pictures, and 20 nearest neighbours
     #[arg(long)]
     probe: bool,
+    /// The same on the published files of CIFAR-10-C or CIFAR-100-C, instead of regenerating them
+    #[arg(long, value_name = "FOLDER", conflicts_with = "corruptions")]
+    corrupted: Option<PathBuf>,
     /// Measure on so many pictures, spread evenly over the split
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
@@ -61,10 +67,29 @@ pub struct Evaluate {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Which {
+pub enum Which {
+    /// Pictures that nothing was chosen on.
     Test,
+    /// Pictures that epoch and temperature are chosen on.
     Validation,
+    /// Pictures the network was trained on.
     Train,
+}
+
+impl Which {
+    /// The split.
+    pub fn of(self, data: &Dataset) -> &Split {
+        match self {
+            Self::Test => &data.test,
+            Self::Validation => &data.validation,
+            Self::Train => &data.train,
+        }
+    }
+
+    /// Its name.
+    pub fn word(self) -> String {
+        format!("{self:?}").to_lowercase()
+    }
 }
 
 /// A network ready to be measured.
@@ -200,24 +225,23 @@ impl Evaluate {
         }
         let model = Model::open(&self.model)?;
         let data = model.data(&self.data)?;
-        let split = match self.split {
-            Which::Test => &data.test,
-            Which::Validation => &data.validation,
-            Which::Train => &data.train,
-        };
+        let split = self.split.of(&data);
         let split = &match self.limit {
             Some(limit) => split.subset(&evaluate::spread(split.len(), limit as usize)),
             None => split.clone(),
         };
-        let name = format!("{:?}", self.split).to_lowercase();
+        let name = self.split.word();
         if data.is_multi_label() {
-            if self.attacks || self.corruptions || self.probe {
+            if self.attacks || self.corruptions || self.corrupted.is_some() || self.probe {
                 return Err(Failure::usage(
-                    "--attacks, --corruptions and --probe are defined for one class per picture; this run has sets of labels",
+                    "--attacks, --corruptions, --corrupted and --probe are defined for one class per picture; this run has sets of labels",
                 ));
             }
             return multi_label::evaluate(&self.model, &model, &data, split, &name, format);
         }
+        // Files that do not fit are refused before anything is measured.
+        let published = self.corrupted.as_ref().map(|folder| Published::open(folder, split)).transpose()?;
+        let regenerated = Regenerated { split, seed: model.seed };
         let progress = Progress::start("evaluate", 1);
         progress.say(&format!("{} pictures", split.len()), true);
         let (temperature, temperature_fitted_on) = model.temperature(&data)?;
@@ -231,10 +255,12 @@ impl Evaluate {
             }
             false => None,
         };
-        let corruptions = match self.corruptions {
-            true => Some(robustness::corrupt(engine, &Regenerated { split, seed }, preprocess, temperature)?),
-            false => None,
+        let corruptions = match &published {
+            Some(published) => Some(published as &dyn Source),
+            None => self.corruptions.then_some(&regenerated as &dyn Source),
         };
+        let corruptions =
+            corruptions.map(|source| robustness::corrupt(engine, source, preprocess, temperature)).transpose()?;
         let probe = match self.probe {
             true => Some(evaluate::probe(engine, &data, split, preprocess, seed)?),
             false => None,

@@ -2,11 +2,14 @@
 
 mod completions;
 pub mod convert;
+mod data;
 mod demo;
+mod embed;
 pub mod evaluate;
 mod figures;
 mod inspect;
 mod multi_label;
+mod report;
 mod robustness;
 pub mod train;
 
@@ -25,7 +28,7 @@ Begin with:
   excon demo                                    the whole chain on the photographs that ship with it, under 5 minutes
   excon train --data PHOTOS --out runs/mine     your own photographs: one folder a class
 
-Exit codes: 0 done · 1 a check said no · 64 usage · 65 bad input · 70 internal · 73 cannot write · 130 interrupted"
+Exit codes: 0 done · 1 a check said no · 64 usage · 65 bad input · 69 unreachable · 70 internal · 73 cannot write · 130 interrupted"
 )]
 pub struct Cli {
     /// Form of the result on stdout
@@ -38,8 +41,11 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Demo(demo::Demo),
+    Data(data::Data),
     Train(Box<train::Train>),
     Evaluate(evaluate::Evaluate),
+    Report(report::Report),
+    Embed(embed::Embed),
     Convert(convert::Convert),
     Inspect(inspect::Inspect),
     Completions(completions::Completions),
@@ -49,8 +55,11 @@ enum Command {
 pub fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Demo(command) => command.run(cli.format),
+        Command::Data(command) => command.run(cli.format),
         Command::Train(command) => command.run(cli.format),
         Command::Evaluate(command) => command.run(cli.format),
+        Command::Report(command) => command.run(cli.format),
+        Command::Embed(command) => command.run(cli.format),
         Command::Convert(command) => command.run(cli.format),
         Command::Inspect(command) => command.run(cli.format),
         Command::Completions(command) => command.run(),

@@ -94,17 +94,27 @@ pub struct Run {
 }
 
 impl Run {
-    /// Reads a run folder.
+    /// Reads what a run is, without its weights.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] naming the file that is missing, truncated, damaged or of another run.
-    pub fn open(path: &Path) -> Result<Self> {
+    /// [`Error::Checkpoint`] when `run.json` is missing, damaged or of another version.
+    pub fn manifest(path: &Path) -> Result<RunManifest> {
         let file = path.join("run.json");
         let bytes = read_bounded(&file, MANIFEST_LIMIT)?;
         let manifest: RunManifest = serde_json::from_slice(&bytes).map_err(|e| refuse(&file, e.to_string()))?;
         if manifest.schema != SCHEMA {
             return Err(refuse(&file, format!("schema is {:?}, this version reads {SCHEMA:?}", manifest.schema)));
         }
+        Ok(manifest)
+    }
+
+    /// Reads a run folder.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] naming the file that is missing, truncated, damaged or of another run.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = path.join("run.json");
+        let manifest = Self::manifest(path)?;
         let roles = [manifest.graph.features, manifest.graph.pooled, manifest.graph.logits, manifest.graph.projection];
         let graph = rebuild(&manifest.graph).map_err(|e| refuse(&file, e.to_string()))?;
         if roles.into_iter().chain([graph.paper_cam]).any(|r| r >= graph.nodes.len()) {

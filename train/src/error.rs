@@ -17,6 +17,17 @@ pub enum Error {
         /// What is wrong and what is needed.
         reason: String,
     },
+    /// A file cannot be fetched; what has arrived is kept.
+    #[error(
+        "cannot fetch {address}: {reason}. What has arrived is kept; try again later. Without network, fetch it on \
+         another machine and give the archive with --from FILE"
+    )]
+    Unreachable {
+        /// Its address.
+        address: String,
+        /// What the network or the server says.
+        reason: String,
+    },
     /// A setting has a value that makes no sense.
     #[error("setting {name}: {reason}")]
     Setting {
@@ -94,6 +105,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Dataset { .. } | Self::Checkpoint { .. } | Self::Graph { .. } => 65,
+            Self::Unreachable { .. } => 69,
             Self::Setting { .. } => 64,
             Self::Occupied { .. } => 73,
             Self::Interrupted { .. } => 130,

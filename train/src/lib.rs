@@ -10,12 +10,14 @@ pub mod dataset;
 mod error;
 pub mod evaluate;
 pub mod explain;
+pub mod fetch;
 #[cfg(test)]
 mod golden;
 pub mod kernel;
 mod log;
 pub mod loss;
 pub mod network;
+pub mod npy;
 pub mod optimizer;
 pub mod recipe;
 pub mod schedule;

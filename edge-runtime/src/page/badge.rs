@@ -59,6 +59,11 @@ pub fn verdict(yes: bool, words: &str) -> Markup {
     }
 }
 
+/// The name of a thing after a dot in the colour that charts draw it with; `index` counts the things.
+pub fn swatch(index: usize, name: &str) -> Markup {
+    marked(&format!("d{}", index % 6 + 1), "M6 1A5 5 0 1 1 6 11A5 5 0 1 1 6 1Z", name)
+}
+
 fn marked(colour: &str, path: &str, words: &str) -> Markup {
     html! {
         span.badge { svg viewBox="0 0 12 12" aria-hidden="true" { path class=(colour) d=(path) {} } (words) }

@@ -6,6 +6,7 @@
 
 mod badge;
 mod bars;
+mod dots;
 mod line;
 mod overlay;
 mod plot;
@@ -14,8 +15,9 @@ mod reliability;
 mod tests;
 mod timeline;
 
-pub use badge::{State, badge, verdict};
+pub use badge::{State, badge, swatch, verdict};
 pub use bars::{Bar, Measure, bars};
+pub use dots::{Dot, DotChart, dot_chart};
 pub use line::{LineChart, Series, line_chart};
 pub use overlay::{OVERLAY_STRENGTH, Tile, overlay, png, png_data_uri, sheet, viridis};
 pub use plot::Unit;

@@ -50,6 +50,27 @@ fn trials() -> Vec<Vec<f64>> {
 }
 
 #[test]
+fn dot_charts_are_well_formed_and_keep_their_colours() {
+    for values in trials() {
+        let row = |values: &[f64], interval| Dot {
+            label: HOSTILE.into(),
+            values: values.into(),
+            interval,
+            text: HOSTILE.into(),
+        };
+        let ends = [f64::NAN, 1e308];
+        let rows = [row(&values, None), row(&values, Some([0.0, 1.0])), row(&[], Some(ends)), row(&[2.5], Some(ends))];
+        let chart = DotChart { description: HOSTILE, title: HOSTILE, unit: Unit::Percent, rows: &rows };
+        let html = dot_chart(&chart).into_string();
+        check(&html);
+        // The third has no value; the fourth is still the fourth.
+        assert!(html.contains("d4") && !html.contains("c3"), "{html}");
+        let none = DotChart { rows: &rows[2..3], ..chart };
+        assert!(dot_chart(&none).into_string().contains("No data"));
+    }
+}
+
+#[test]
 fn line_charts_are_well_formed_whatever_the_data() {
     for values in trials() {
         let points: Vec<(f64, f64)> = values.iter().enumerate().map(|(i, &v)| (i as f64, v)).collect();

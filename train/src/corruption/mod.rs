@@ -1,6 +1,6 @@
 //! Common corruptions of photographs at five severities, as CIFAR-10-C and Tiny-ImageNet-C define them (Hendrycks and
 //! Dietterich, 2019): the benchmark's fifteen, its four held-out ones, and darkness. Computed anew in f64: call results
-//! "regenerated". Deterministic given the generator.
+//! "regenerated". Deterministic given the generator. [`Published`] reads the authors' own files instead.
 //!
 //! The filters are those of the libraries the benchmark was made with (scikit-image, OpenCV, ImageMagick, Pillow) and
 //! are held to vectors from them. What differs by more than its random draws says so: [`Corruption::approximation`].
@@ -9,12 +9,15 @@ mod apply;
 mod blur;
 mod light;
 mod noise;
+mod published;
 mod quality;
 mod splash;
 #[cfg(test)]
 mod tests;
 mod warp;
 mod weather;
+
+pub use published::Published;
 
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};

@@ -61,7 +61,7 @@ pub(super) fn snow(field: &mut Field, normal: &[f64], angle: f64, s: Snow) {
 /// one plasma fractal crosses its middle, in patches of another, on a pale blue ground.
 pub(super) fn frost_like(field: &mut Field, keep: f64, ice: f64, rng: &mut ChaCha8Rng) {
     let side = field.width.max(field.height).next_power_of_two();
-    let (veins, patches) = (plasma(side, 1.7, rng), plasma(side, 2.5, rng));
+    let (veins, patches) = (plasma(side, 1.4, rng), plasma(side, 2.5, rng));
     let crisp = 3.0 + 2.0 * rng.random::<f64>();
     for (i, pixel) in field.values.chunks_exact_mut(3).enumerate() {
         let at = i / field.width * side + i % field.width;

@@ -1,6 +1,7 @@
-//! The files of a data set, in a folder or in a tar archive (plain or gzip), by name and in bytewise order. An archive is
-//! streamed, never unpacked to disk; every size is bounded before memory is given to it.
+//! The files of a data set, in a folder or in an archive (tar, plain or gzip, or zip), by name and in bytewise order. An
+//! archive is streamed, never unpacked to disk; every size is bounded before memory is given to it.
 
+use super::zip;
 use crate::{Error, Result};
 use excon_edge::Error as EdgeError;
 use flate2::read::MultiGzDecoder;
@@ -28,7 +29,7 @@ enum Place {
 }
 
 /// The files of one data set.
-pub(super) struct Files {
+pub(crate) struct Files {
     path: PathBuf,
     place: Place,
     /// Folder that all files lie in, with a closing slash, or empty; not part of the names.
@@ -37,7 +38,7 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// A folder, or a `.tar.gz` or `.tar`, by its first bytes.
+    /// A folder, or a `.tar.gz`, `.tar` or `.zip`, by its first bytes.
     pub fn open(path: &Path) -> Result<Self> {
         let metadata = std::fs::metadata(path).map_err(|source| EdgeError::Read { path: path.into(), source })?;
         match (metadata.is_dir(), metadata.is_file()) {
@@ -183,8 +184,8 @@ impl Files {
         };
         let mut magic = Vec::new();
         (&mut raw).take(4).read_to_end(&mut magic).map_err(|e| self.damaged(None, &e))?;
-        if magic == b"PK\x03\x04" {
-            return Err(self.error("it is a zip archive. Unpack it and give the folder"));
+        if magic == zip::MAGIC {
+            return self.each_zipped(&mut see);
         }
         let gzip = magic.starts_with(&[0x1f, 0x8b]);
         let raw = std::io::Cursor::new(magic).chain(raw);
@@ -196,12 +197,9 @@ impl Files {
                 continue;
             }
             let bytes = entry.path_bytes().into_owned();
-            let name = String::from_utf8(bytes).map_err(|_| self.error("a file name in it is not UTF-8. Rename it"))?;
-            let parts: Vec<&str> = name.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
-            if parts.contains(&"..") {
-                return Err(self.error(format!("file name {name} leads outside of it")));
-            }
-            if !parts.iter().any(|part| part.starts_with('.')) && !see(parts.join("/"), &mut entry)? {
+            if let Some(name) = self.name(&bytes)?
+                && !see(name, &mut entry)?
+            {
                 return Ok(());
             }
         }
@@ -212,6 +210,37 @@ impl Files {
             return Err(self.error("it goes on after the end of the archive. Fetch it again"));
         }
         Ok(())
+    }
+
+    fn each_zipped(&self, see: &mut dyn FnMut(String, &mut dyn Read) -> Result<bool>) -> Result<()> {
+        /// An error of the archive, or of who looks at its files.
+        enum Either {
+            Archive(std::io::Error),
+            Ours(Error),
+        }
+        impl From<std::io::Error> for Either {
+            fn from(error: std::io::Error) -> Self {
+                Self::Archive(error)
+            }
+        }
+        let file = File::open(&self.path).map_err(|source| EdgeError::Read { path: self.path.clone(), source })?;
+        let each = zip::each_file(BufReader::with_capacity(1 << 16, file), |bytes, content| {
+            self.name(bytes).and_then(|name| name.map_or(Ok(true), |name| see(name, content))).map_err(Either::Ours)
+        });
+        each.map_err(|error| match error {
+            Either::Archive(cause) => self.damaged(None, &cause),
+            Either::Ours(error) => error,
+        })
+    }
+
+    /// The name of an archive's file, cleaned; none for hidden ones, which are passed over.
+    fn name(&self, bytes: &[u8]) -> Result<Option<String>> {
+        let name = std::str::from_utf8(bytes).map_err(|_| self.error("a file name in it is not UTF-8. Rename it"))?;
+        let parts: Vec<&str> = name.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+        if parts.contains(&"..") {
+            return Err(self.error(format!("file name {name} leads outside of it")));
+        }
+        Ok((!parts.iter().any(|part| part.starts_with('.'))).then(|| parts.join("/")))
     }
 
     fn not_an_archive(&self, cause: &std::io::Error) -> Error {
@@ -254,6 +283,7 @@ fn common_folder(names: &[String]) -> String {
     let top = format!("{top}/");
     let split = ["train/", "val/", "valid/", "validation/", "test/"].contains(&top.as_str());
     let table = |name: &str| matches!(name.strip_prefix(&top), Some("labels.csv" | "pairs.csv"));
-    let deeper = names.iter().any(|name| name.matches('/').count() > 1 || name.ends_with(".bin") || table(name));
+    let alone = |name: &str| name.ends_with(".bin") || name.ends_with(".npy") || table(name);
+    let deeper = names.iter().any(|name| name.matches('/').count() > 1 || alone(name));
     if !split && deeper && names.iter().all(|name| name.starts_with(&top)) { top } else { String::new() }
 }

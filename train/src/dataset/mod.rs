@@ -4,7 +4,7 @@
 //! same digest.
 
 mod cifar;
-mod files;
+pub(crate) mod files;
 mod labels;
 mod pairs;
 mod partition;
@@ -15,6 +15,7 @@ mod table_tests;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod zip;
 
 pub use pairs::Pairs;
 pub use partition::split_validation;
@@ -170,7 +171,7 @@ impl Dataset {
     }
 }
 
-/// Opens a data set: `trashnet` for the built-in photographs, else the path of a folder or `.tar.gz`.
+/// Opens a data set: `trashnet` for the built-in photographs, else the path of a folder, `.tar.gz`, `.tar` or `.zip`.
 ///
 /// Recognised by content: CIFAR-10 (`test_batch.bin`), CIFAR-100 (`test.bin`, `train.bin`), Tiny ImageNet
 /// (`val/val_annotations.txt`), sets of labels (`labels.csv`: `picture,labels`), else class folders:

@@ -168,6 +168,26 @@ fn a_folder_and_its_archive_are_the_same_set() {
 }
 
 #[test]
+fn a_zip_archive_is_the_same_set() {
+    let folder = classes(5);
+    let mut files = Vec::new();
+    for class in ["cat", "dog/deep"] {
+        for entry in fs::read_dir(folder.path().join(class)).unwrap() {
+            let path = entry.unwrap().path();
+            let name = format!("pets/{class}/{}", path.file_name().unwrap().to_str().unwrap());
+            files.push((name, fs::read(path).unwrap()));
+        }
+    }
+    let held: Vec<(&str, &[u8], bool)> = files.iter().map(|(n, b)| (n.as_str(), b.as_slice(), true)).collect();
+    let path = folder.path().join("pets.zip");
+    fs::write(&path, zip::tests::pack(&held, false)).unwrap();
+    let from_archive = open(path.to_str().unwrap(), &OpenOptions::default()).unwrap();
+    fs::remove_file(&path).unwrap();
+    assert_eq!(from_archive.name, "pets");
+    assert_eq!(from_archive, Dataset { name: "pets".into(), ..opened(&folder, &OpenOptions::default()) });
+}
+
+#[test]
 fn photographs_of_any_size_and_grey_ones_are_brought_to_one_form() {
     let folder = classes(4);
     write(&folder, "cat/wide.jpg", picture(image::ImageFormat::Jpeg, 90, 30, [255, 0, 0]));
@@ -244,7 +264,7 @@ fn damaged_archives_are_refused() {
         assert!(matches!(answer, Err(Error::Dataset { .. })), "cut at {length}: {answer:?}");
     }
     fs::write(&archive, b"PK\x03\x04rest").unwrap();
-    assert!(message(&archive, &OpenOptions::default()).contains("Unpack it"));
+    assert!(message(&archive, &OpenOptions::default()).contains("cut short"));
     drop(keep);
 }
 

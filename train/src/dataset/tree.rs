@@ -218,7 +218,7 @@ pub(super) fn class_folders(files: &Files, foreign: &BTreeSet<&str>, options: &O
 /// The data set's name: that of its folder or archive.
 pub(super) fn source_name(files: &Files) -> String {
     let name = files.path().file_name().and_then(|name| name.to_str()).unwrap_or("photographs");
-    name.trim_end_matches(".gz").trim_end_matches(".tgz").trim_end_matches(".tar").to_string()
+    [".gz", ".tgz", ".tar", ".zip"].iter().fold(name, |name, ending| name.trim_end_matches(ending)).to_string()
 }
 
 /// Whether pictures are divided into `train/` and others.

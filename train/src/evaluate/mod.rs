@@ -5,6 +5,7 @@
 
 mod attack;
 mod corrupted;
+mod embedding;
 mod engine;
 mod explanation;
 mod logistic;
@@ -15,6 +16,7 @@ pub mod refit;
 
 pub use attack::{Attack, Attacked, attacked};
 pub use corrupted::{Cell, Corrupted, Means, Origin, Regenerated, SEVERITIES, Source, corrupted};
+pub use embedding::{Embedding, embeddings};
 pub use engine::NetworkEngine;
 pub use explanation::{Explanations, Occlusion, explanations, spread};
 pub use measured::Measured;
