@@ -5,7 +5,7 @@
 
 use crate::failure::{Failure, Result};
 use excon_edge::file::replace;
-use excon_train::evaluate::{Attacked, Corrupted, Evaluation, Explanations};
+use excon_train::evaluate::{Attacked, Corrupted, Evaluation, Explanations, Probe};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -47,6 +47,8 @@ pub struct Report {
     pub attacks: Option<Vec<Attacked>>,
     /// Under corruption; `null` where not measured.
     pub corruptions: Option<Corrupted>,
+    /// What a linear classifier and the nearest neighbours make of the features; `null` where not measured.
+    pub probe: Option<Probe>,
 }
 
 impl Report {
@@ -87,6 +89,7 @@ impl Report {
             self.explanations = self.explanations.take().or(earlier.explanations);
             self.attacks = self.attacks.take().or(earlier.attacks);
             self.corruptions = self.corruptions.take().or(earlier.corruptions);
+            self.probe = self.probe.or(earlier.probe);
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use crate::failure::{Failure, Result};
 use clap::Args;
-use excon_train::config::TrainConfig;
+use excon_train::config::{RecipeName, TrainConfig};
 use std::path::PathBuf;
 use toml::{Table, Value};
 
@@ -15,11 +15,12 @@ pub struct Flags {
     /// Settings file in TOML; every key of a run's `run.json` is allowed
     #[arg(long, value_name = "FILE.toml", env = "EXCON_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
-    /// `trashnet`, a class folder, CIFAR-10/100 (binary) or Tiny ImageNet, as a folder or .tar.gz
+    /// `trashnet`, class folders (with pairs.csv), pictures with labels.csv, CIFAR-10/100 (binary) or Tiny ImageNet, as a
+    /// folder or .tar.gz
     #[arg(long, value_name = "PATH", env = "EXCON_DATA", hide_env_values = true)]
     data: Option<String>,
-    /// Method: cross-entropy, supcon, excon or excon-b [default: excon]
-    #[arg(long, value_name = "NAME", env = "EXCON_RECIPE", hide_env_values = true)]
+    /// Training method; `--help` lists them [default: excon]
+    #[arg(long, value_name = "NAME", env = "EXCON_RECIPE", hide_env_values = true, long_help = recipes())]
     recipe: Option<String>,
     /// Whose explanation trains the network: device (the map the board shows) or paper [default: device]
     #[arg(long, env = "EXCON_MODE", hide_env_values = true)]
@@ -70,9 +71,17 @@ pub struct Flags {
     /// Keep the checkpoints of the last so many epochs, in RUN/checkpoints where it is more than one [default: 1]
     #[arg(long, value_name = "N", env = "EXCON_KEEP", hide_env_values = true)]
     keep: Option<u32>,
-    /// Any other setting, as in the file: --set explain.bn=train --set exp_epochs=50
+    /// Any other setting, as in the file: --set explain.explainer_bn=train --set exp_epochs=50
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+}
+
+/// The methods, a line each.
+fn recipes() -> String {
+    let width = RecipeName::ALL.iter().map(|name| name.as_str().len()).max().unwrap_or(0);
+    let line = |name: &RecipeName| format!("  {:width$}  {}", name.as_str(), name.about());
+    let lines: Vec<String> = RecipeName::ALL.iter().map(line).collect();
+    format!("Training method [default: excon]; docs/recipes.md says where each comes from:\n{}", lines.join("\n"))
 }
 
 impl Flags {

@@ -16,6 +16,7 @@ use excon_edge::file::replace;
 use excon_edge::image::Preprocess;
 use excon_edge::predictor::Parts;
 use excon_edge::probability::fit_temperature;
+use excon_train::config::RecipeName;
 use excon_train::dataset::{Dataset, Split, split_validation};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -381,6 +382,13 @@ pub fn compare_on(
 fn check_data(source: &Source, data: &Dataset) -> Result<Vec<String>> {
     let fail = |reason: String| Err(Error::Pictures { data: data.name.clone(), reason });
     data.require_training()?;
+    if data.is_multi_label() || source.recipe == RecipeName::MultiLabel.as_str() {
+        return fail(
+            "its pictures have sets of labels, and a bundle's probabilities, prediction sets and alarm are those of one \
+             class per picture. Multi-label runs cannot be converted yet; `excon evaluate` measures them"
+                .into(),
+        );
+    }
     if data.labels != source.labels {
         return fail(format!(
             "its classes ({}) are not those of the run ({}); give the data the run was trained on",

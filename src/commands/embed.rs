@@ -2,9 +2,9 @@
 
 use super::evaluate::{Model, Which};
 use crate::failure::Result;
-use crate::files;
 use crate::terminal::{self, Format, Progress};
 use clap::Args;
+use excon_edge::file::replace;
 use excon_train::checkpoint::Run;
 use excon_train::evaluate::{Embedding, embeddings};
 use excon_train::npy;
@@ -50,12 +50,12 @@ impl Embed {
         progress.say(&format!("{} pictures", split.len()), true);
         let which = if self.projection { Embedding::Projection } else { Embedding::Pooled };
         let (values, channels) = embeddings(&run.network()?, split, &model.preprocess, which)?;
-        files::write(&self.out, &npy::floats(&values, [split.len(), channels]))?;
+        replace(&self.out, &npy::floats(&values, [split.len(), channels]))?;
         let plain = |text: &str| text.replace(['\t', '\n', '\r'], " ");
         let line =
             |(label, name): (&usize, &String)| format!("{label}\t{}\t{}\n", plain(&data.labels[*label]), plain(name));
         let labels = self.out.with_extension("labels.tsv");
-        files::write(&labels, split.labels.iter().zip(&split.names).map(line).collect::<String>().as_bytes())?;
+        replace(&labels, split.labels.iter().zip(&split.names).map(line).collect::<String>().as_bytes())?;
         progress.finish(&format!("{} pictures, {channels} channels", split.len()));
         let kind = if self.projection { "projection" } else { "pooled" };
         if format == Format::Json {

@@ -1,6 +1,6 @@
 //! `excon evaluate`: what a run or a bundle is worth on a data set.
 
-use super::{figures, robustness};
+use super::{figures, multi_label, robustness};
 use crate::evaluation::{self, Report};
 use crate::failure::{Failure, Result};
 use crate::terminal::{self, Format, Progress};
@@ -11,6 +11,7 @@ use excon_edge::image::Preprocess;
 use excon_edge::probability::fit_temperature;
 use excon_edge::saliency::LinearHead;
 use excon_train::checkpoint::Run;
+use excon_train::config::RecipeName;
 use excon_train::corruption::Published;
 use excon_train::dataset::{self, Dataset, OpenOptions, Split, split_validation};
 use excon_train::evaluate::{self, Evaluation, NetworkEngine, Regenerated, Source};
@@ -25,6 +26,7 @@ Examples:
   excon evaluate runs/trashnet --data trashnet --attacks --corruptions
   excon evaluate runs/cifar --data data/cifar-10-batches-bin --corrupted data/CIFAR-10-C
   excon evaluate runs/demo/trashnet.excon --data PHOTOS --split validation --limit 200
+  excon evaluate runs/leoclr --data trashnet --probe
 
 A bundle brings its temperature. For a run it is fitted on one half of the validation pictures. Intervals are 95 %
 bootstrap intervals. --corruptions regenerates the corruptions from the pictures, --corrupted reads published files:
@@ -50,6 +52,9 @@ pub struct Evaluate {
     /// The same on the published files of CIFAR-10-C or CIFAR-100-C, instead of regenerating them
     #[arg(long, value_name = "FOLDER", conflicts_with = "corruptions")]
     corrupted: Option<PathBuf>,
+    /// Measure the features too: a linear classifier fitted on the training pictures, and 20 nearest neighbours
+    #[arg(long)]
+    probe: bool,
     /// Measure on so many pictures, spread evenly over the split
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
@@ -105,6 +110,7 @@ pub struct Model {
     pub seed: u64,
     validation: f64,
     classes: Option<usize>,
+    multi_label: bool,
 }
 
 impl Model {
@@ -132,6 +138,7 @@ impl Model {
             seed: m.provenance.seed,
             validation: OpenOptions::default().validation,
             classes: None,
+            multi_label: false,
         })
     }
 
@@ -149,6 +156,7 @@ impl Model {
             seed: m.seed,
             validation: m.config.validation,
             classes: m.config.classes,
+            multi_label: m.config.recipe == RecipeName::MultiLabel,
         })
     }
 
@@ -157,6 +165,12 @@ impl Model {
         let image_size = Some(self.preprocess.size);
         let (seed, validation, classes) = (self.seed, self.validation, self.classes);
         let data = dataset::open(source, &OpenOptions { image_size, seed, validation, classes })?;
+        if data.is_multi_label() != self.multi_label {
+            let (it, model) = if self.multi_label { ("one class", "sets") } else { ("sets", "one class") };
+            return Err(Failure::input(format!(
+                "pictures of data set {source} have {it} of labels, the model knows {model}. Give data as it was trained on"
+            )));
+        }
         if data.labels != self.labels {
             let (ours, theirs) = (self.labels.join(", "), data.labels.join(", "));
             return Err(Failure::input(format!(
@@ -216,6 +230,15 @@ impl Evaluate {
             Some(limit) => split.subset(&evaluate::spread(split.len(), limit as usize)),
             None => split.clone(),
         };
+        if data.is_multi_label() {
+            if self.attacks || self.corruptions || self.corrupted.is_some() || self.probe {
+                return Err(Failure::usage(
+                    "--attacks, --corruptions, --corrupted and --probe are defined for one class per picture; this run \
+                     has sets of labels",
+                ));
+            }
+            return multi_label::evaluate(&self.model, &model, &data, split, &self.split.word(), format);
+        }
         // Files that do not fit are refused before anything is measured.
         let published = self.corrupted.as_ref().map(|folder| Published::open(folder, split)).transpose()?;
         let regenerated = Regenerated { split, seed: model.seed };
@@ -238,6 +261,10 @@ impl Evaluate {
         };
         let corruptions =
             corruptions.map(|source| robustness::corrupt(engine, source, preprocess, temperature)).transpose()?;
+        let probe = match self.probe {
+            true => Some(evaluate::probe(engine, &data, split, preprocess, seed)?),
+            false => None,
+        };
         let mut report = Report {
             schema: evaluation::SCHEMA.into(),
             tool: format!("excon {}", env!("CARGO_PKG_VERSION")),
@@ -253,6 +280,7 @@ impl Evaluate {
             explanations,
             attacks,
             corruptions,
+            probe,
         };
         let kept = self.keep(&mut report);
         if let Some(out) = &self.out {

@@ -4,7 +4,7 @@ use crate::evaluation::Report;
 use crate::failure::Result;
 use crate::terminal::{self, duration, percent};
 use excon_edge::probability::{Estimate, Intervals, Metrics};
-use excon_train::evaluate::{Attacked, Corrupted, Evaluation, Explanations, KEPT, Means, Measured, Origin};
+use excon_train::evaluate::{Attacked, Corrupted, Evaluation, Explanations, KEPT, Means, Measured, Origin, Probe};
 
 /// Prints a whole evaluation.
 pub fn print(r: &Report) -> Result<()> {
@@ -20,6 +20,7 @@ pub fn print(r: &Report) -> Result<()> {
     ])?;
     accuracy(&e.measured)?;
     explanation(e, r.explanations.as_ref())?;
+    r.probe.as_ref().map_or(Ok(()), probe)?;
     r.attacks.as_deref().map_or(Ok(()), attacks)?;
     r.corruptions.as_ref().map_or(Ok(()), corruptions)
 }
@@ -94,6 +95,14 @@ fn explanation(e: &Evaluation, more: Option<&Explanations>) -> Result<()> {
     let gap = format!("{:.0e}", e.completeness_residual);
     rows.push(vec!["map against logit".into(), gap, String::new(), "largest gap, allowed 1e-4".into()]);
     terminal::table("lrrl", &rows)
+}
+
+fn probe(p: &Probe) -> Result<()> {
+    terminal::heading(&format!("Features, fitted on {} training pictures", p.train))?;
+    terminal::rows(&[
+        ("linear probe", format!("{}  (L2 {})", percent(p.linear), p.l2)),
+        ("neighbours", format!("{}  ({} vote)", percent(p.neighbours), p.voters)),
+    ])
 }
 
 fn attacks(all: &[Attacked]) -> Result<()> {

@@ -8,6 +8,7 @@ mod embed;
 pub mod evaluate;
 mod figures;
 mod inspect;
+mod multi_label;
 mod report;
 mod robustness;
 pub mod train;
@@ -41,7 +42,7 @@ pub struct Cli {
 enum Command {
     Demo(demo::Demo),
     Data(data::Data),
-    Train(train::Train),
+    Train(Box<train::Train>),
     Evaluate(evaluate::Evaluate),
     Report(report::Report),
     Embed(embed::Embed),

@@ -3,9 +3,9 @@
 use crate::comparison::figure::FIGURES;
 use crate::comparison::{Comparison, Pooled, page};
 use crate::failure::Result;
-use crate::files;
 use crate::terminal::{self, Format, duration};
 use clap::Args;
+use excon_edge::file::replace;
 use std::path::PathBuf;
 
 /// Lays runs side by side, seeds pooled into mean and spread
@@ -33,7 +33,7 @@ impl Report {
     pub fn run(&self, format: Format) -> Result<()> {
         let comparison = Comparison::read(&self.runs)?;
         if let Some(out) = &self.out {
-            files::write(out, page::render(&comparison).as_bytes())?;
+            replace(out, page::render(&comparison).as_bytes())?;
         }
         if format == Format::Json {
             return terminal::json(&comparison);

@@ -7,7 +7,7 @@ use crate::training::{Training, open, write_page};
 use clap::Args;
 use excon_train::Error;
 use excon_train::checkpoint::RunWriter;
-use excon_train::config::TrainConfig;
+use excon_train::config::{RecipeName, TrainConfig};
 use excon_train::trainer::{self, Start};
 use serde_json::json;
 use std::path::PathBuf;
@@ -19,6 +19,7 @@ Examples:
   excon train --data trashnet --out runs/trashnet
   excon train --data PHOTOS --recipe excon --network resnet20 --epochs 60 --out runs/mine
   excon train --data cifar-100-binary.tar.gz --mode paper --network resnet18 --out runs/cifar100
+  excon train --data trashnet --recipe leoclr --set queue.length=2048 --out runs/leoclr
   excon train --config runs/mine.toml --seed 2 --out runs/mine-2
   excon train --resume --out runs/mine
 
@@ -59,25 +60,33 @@ impl Train {
         let trained = trainer::train_in(&config, &data, &self.out, start, &mut progress);
         let trained = trained.map_err(|e| self.stopped(e, &config))?;
         let m = &trained.manifest;
-        progress.finish(&format!("{}, validation accuracy {}", config.title(), percent(m.validation_accuracy)));
+        let kept = trained.epochs.iter().rfind(|record| record.best);
+        let map = kept.and_then(|record| record.validation_map);
+        let said = match map {
+            Some(map) => format!("mAP {}, whole sets {}", percent(map), percent(m.validation_accuracy)),
+            None => format!("accuracy {}", percent(m.validation_accuracy)),
+        };
+        progress.finish(&format!("{}, validation {said}", config.title()));
         let (run, source) = (self.out.display(), &config.data);
-        let next = [
-            format!("excon evaluate {run} --data {source}"),
-            format!("excon convert {run} --data {source} --target cpu --out {run}.excon"),
-        ];
+        let probe = if config.recipe == RecipeName::Leoclr { " --probe" } else { "" };
+        let mut next = vec![format!("excon evaluate {run} --data {source}{probe}")];
+        if map.is_none() {
+            next.push(format!("excon convert {run} --data {source} --target cpu --out {run}.excon"));
+        }
         write_page(&self.out, &trained, &data, &next)?;
         if format == Format::Json {
             return terminal::json(&json!({ "schema": "excon.training/1", "run": self.out, "recipe": config.title(),
                 "network": config.network, "data": m.data, "data_digest": m.data_digest, "pictures": data.train.len(),
                 "seed": m.seed, "epoch": m.epoch, "epochs": trained.epochs,
-                "validation_accuracy": m.validation_accuracy, "validation_nll": m.validation_nll, "seconds": m.seconds }));
+                "validation_accuracy": m.validation_accuracy, "validation_nll": m.validation_nll,
+                "validation_map": map, "seconds": m.seconds }));
         }
         terminal::rows(&[
             ("recipe", config.title()),
             ("network", config.network.clone()),
             ("data", format!("{}, {} pictures, {} classes", m.data, data.train.len(), m.labels.len())),
             ("kept", format!("epoch {} of {}", m.epoch, config.epochs)),
-            ("validation", format!("accuracy {}, NLL {:.3}", percent(m.validation_accuracy), m.validation_nll)),
+            ("validation", format!("{said}, NLL {:.3}", m.validation_nll)),
             ("time", duration(m.seconds)),
             ("report", self.out.join("report.html").display().to_string()),
         ])?;

@@ -117,7 +117,11 @@ impl Observer for Training {
         if record.best {
             self.best = Some((record.validation_accuracy, record.epoch));
         }
-        self.last = format!("loss {:.3}, validation {}", record.loss, percent(record.validation_accuracy));
+        let validated = match record.validation_map {
+            Some(map) => format!("mAP {}", percent(map)),
+            None => percent(record.validation_accuracy),
+        };
+        self.last = format!("loss {:.3}, validation {validated}", record.loss);
         self.progress.say(&format!("epoch {}/{}, {}", record.epoch, self.epochs, self.last), true);
     }
 

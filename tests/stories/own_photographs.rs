@@ -98,23 +98,3 @@ fn measures_robustness(here: &Path) {
     let refused = excon(here, &["evaluate", "own.excon", "--data", "own", "--attacks"]).expect(64);
     assert!(refused.stderr.contains("--attacks"), "{}", refused.stderr);
 }
-
-/// Every recipe in both modes trains by name, converts, and predicts; trained weights start another run.
-#[test]
-fn every_recipe_trains_by_name() {
-    let folder = tempfile::tempdir().unwrap();
-    let here = folder.path();
-    own_folder(here, 30);
-    for recipe in ["cross-entropy", "supcon", "excon", "excon-b"] {
-        for mode in ["device", "paper"] {
-            let out = format!("{recipe}-{mode}");
-            let settings = ["--epochs", "1", "--batch", "16", "--lr", "0.02", "--image-size", "32"];
-            let mut arguments = vec!["train", "--data", "own", "--recipe", recipe, "--mode", mode, "--out", &out];
-            arguments.extend(settings);
-            excon(here, &arguments).expect(0);
-            assert!(here.join(&out).join("model.safetensors").is_file());
-        }
-    }
-    let again = ["train", "--data", "own", "--init", "excon-device", "--freeze", "2", "--epochs", "1"];
-    excon(here, &[&again[..], &["--image-size", "32", "--out", "again"]].concat()).expect(0);
-}
