@@ -49,12 +49,12 @@ pub struct Evaluate {
     /// Measure also on every corruption at five severities
     #[arg(long)]
     corruptions: bool,
-    /// Measure the features too: a linear classifier fitted on the training pictures, and 20 nearest neighbours
-    #[arg(long)]
-    probe: bool,
     /// The same on the published files of CIFAR-10-C or CIFAR-100-C, instead of regenerating them
     #[arg(long, value_name = "FOLDER", conflicts_with = "corruptions")]
     corrupted: Option<PathBuf>,
+    /// Measure the features too: a linear classifier fitted on the training pictures, and 20 nearest neighbours
+    #[arg(long)]
+    probe: bool,
     /// Measure on so many pictures, spread evenly over the split
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
@@ -230,14 +230,14 @@ impl Evaluate {
             Some(limit) => split.subset(&evaluate::spread(split.len(), limit as usize)),
             None => split.clone(),
         };
-        let name = self.split.word();
         if data.is_multi_label() {
             if self.attacks || self.corruptions || self.corrupted.is_some() || self.probe {
                 return Err(Failure::usage(
-                    "--attacks, --corruptions, --corrupted and --probe are defined for one class per picture; this run has sets of labels",
+                    "--attacks, --corruptions, --corrupted and --probe are defined for one class per picture; this run \
+                     has sets of labels",
                 ));
             }
-            return multi_label::evaluate(&self.model, &model, &data, split, &name, format);
+            return multi_label::evaluate(&self.model, &model, &data, split, &self.split.word(), format);
         }
         // Files that do not fit are refused before anything is measured.
         let published = self.corrupted.as_ref().map(|folder| Published::open(folder, split)).transpose()?;
@@ -272,7 +272,7 @@ impl Evaluate {
             model_digest: model.digest.clone(),
             data: data.name.clone(),
             data_digest: data.digest.clone(),
-            split: name,
+            split: self.split.word(),
             limit: self.limit.map(|l| l as usize),
             seed,
             temperature_fitted_on,

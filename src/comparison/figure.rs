@@ -9,6 +9,7 @@ use excon_train::evaluate::Attack;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Theme {
     Accuracy,
+    Features,
     Calibration,
     Explanation,
     Attack,
@@ -20,6 +21,7 @@ impl Theme {
     pub fn words(self) -> &'static str {
         match self {
             Self::Accuracy => "Accuracy",
+            Self::Features => "Features alone",
             Self::Calibration => "Calibration",
             Self::Explanation => "Explanations",
             Self::Attack => "Under attack",
@@ -58,13 +60,17 @@ const fn figure(
 }
 
 /// All of them, theme by theme.
-pub const FIGURES: [Figure; 26] = {
+pub const FIGURES: [Figure; 28] = {
     use Theme::*;
     [
         figure("accuracy", "top-1", Accuracy, true, true, |r| measured(r, |m, i| (m.accuracy, i.accuracy))),
         figure("top5", "top-5", Accuracy, true, true, |r| measured(r, |m, i| (m.top5, i.top5))),
         figure("macro_accuracy", "macro", Accuracy, true, true, |r| {
             measured(r, |m, i| (m.macro_accuracy, i.macro_accuracy))
+        }),
+        figure("linear_probe", "linear probe", Features, true, true, |r| Some((r.probe.as_ref()?.linear, None))),
+        figure("neighbours", "20 nearest neighbours", Features, true, true, |r| {
+            Some((r.probe.as_ref()?.neighbours, None))
         }),
         figure("ece", "ECE", Calibration, true, false, |r| measured(r, |m, i| (m.ece, i.ece))),
         figure("unscaled_ece", "ECE before scaling", Calibration, true, false, |r| {

@@ -36,6 +36,7 @@ pub fn render(c: &Comparison) -> String {
     let sections = [
         v.rows(),
         v.dots(Theme::Accuracy, &["accuracy", "macro_accuracy"], ACCURACY),
+        v.dots(Theme::Features, &["linear_probe", "neighbours"], FEATURES),
         v.calibration(),
         v.dots(
             Theme::Explanation,
@@ -60,6 +61,7 @@ pub fn render(c: &Comparison) -> String {
 }
 
 const ACCURACY: &str = "On the test pictures, each touched once.";
+const FEATURES: &str = "Accuracy of a linear classifier and of the nearest training pictures on the frozen features.";
 const EXPLANATION: &str = "Whether the map shows what the prediction rests on, and whether the embedding minds an occlusion. \
                            docs/evaluation.md has the definitions.";
 

@@ -1,8 +1,9 @@
-//! User stories, end to end, through the two commands alone: the demo, one's own photographs, real data sets, and what
+//! User stories, end to end, through the two commands alone: the demo, one's own photographs, comparisons, real data sets, and what
 //! happens when something is wrong or cut off.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod bad_input;
+mod compare;
 mod demo;
 mod own_photographs;
 mod real_sets;
