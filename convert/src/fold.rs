@@ -163,7 +163,8 @@ impl Folded {
                             Some(clip),
                         ) if alone => *activation = Some(Activation { name: node.name.clone(), clip }),
                         _ => {
-                            let reason = "an activation is written only behind a convolution or sum that nothing else reads";
+                            let reason =
+                                "an activation is written only behind a convolution or sum that nothing else reads";
                             return fail(reason);
                         }
                     }

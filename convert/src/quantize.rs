@@ -165,7 +165,10 @@ impl<'a> Walk<'a> {
                     self.check_activation(node)?;
                 }
                 "Relu" | "Clip" => {
-                    rule(made_by(0, "Conv") || made_by(0, "Add"), "an activation stands behind a convolution or a sum")?;
+                    rule(
+                        made_by(0, "Conv") || made_by(0, "Add"),
+                        "an activation stands behind a convolution or a sum",
+                    )?;
                     let limits = node.op_type == "Relu" || node.input.len() == 3 && (1..3).all(float_constant);
                     rule(limits, "the limits of an activation are float constants")?;
                 }

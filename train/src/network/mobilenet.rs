@@ -13,15 +13,8 @@ const NAME: &str = "mobilenetv2";
 /// Width multipliers that are built.
 const WIDTHS: std::ops::RangeInclusive<f64> = 0.1..=4.0;
 /// Expansion, channels, blocks, stride of the first block.
-const STAGES: [[usize; 4]; 7] = [
-    [1, 16, 1, 1],
-    [6, 24, 2, 2],
-    [6, 32, 3, 2],
-    [6, 64, 4, 2],
-    [6, 96, 3, 1],
-    [6, 160, 3, 2],
-    [6, 320, 1, 1],
-];
+const STAGES: [[usize; 4]; 7] =
+    [[1, 16, 1, 1], [6, 24, 2, 2], [6, 32, 3, 2], [6, 64, 4, 2], [6, 96, 3, 1], [6, 160, 3, 2], [6, 320, 1, 1]];
 /// Channels of the stem and of the last map. The latter does not shrink with the width, as the paper has it.
 const STEM: usize = 32;
 const LAST: usize = 1280;

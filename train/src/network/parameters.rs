@@ -60,7 +60,9 @@ impl Network {
                         bias: Var::from_vec(uniform(rng, output, bound), output, &Device::Cpu)?,
                     }
                 }
-                Op::Input { .. } | Op::Relu | Op::Relu6 | Op::Add | Op::MaxPool { .. } | Op::GlobalPool => Numbers::None,
+                Op::Input { .. } | Op::Relu | Op::Relu6 | Op::Add | Op::MaxPool { .. } | Op::GlobalPool => {
+                    Numbers::None
+                }
             });
         }
         Ok(Self { graph, numbers })

@@ -58,14 +58,7 @@ pub(super) fn encoder(graph: &mut Graph, family: &Family, stem: Stem) -> Result<
 }
 
 /// One residual block. The shortcut comes first, so that the main path's norm can take the sum along.
-fn block(
-    graph: &mut Graph,
-    prefix: &str,
-    x: NodeId,
-    width: usize,
-    stride: usize,
-    bottleneck: bool,
-) -> Result<NodeId> {
+fn block(graph: &mut Graph, prefix: &str, x: NodeId, width: usize, stride: usize, bottleneck: bool) -> Result<NodeId> {
     let names = |conv: &str, norm: &str| [conv, norm].map(|part| format!("{prefix}.{part}"));
     let output = if bottleneck { 4 * width } else { width };
     let shortcut = if stride == 1 && graph.channels(x) == output {

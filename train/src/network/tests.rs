@@ -257,7 +257,9 @@ fn the_whole_encoder_and_single_operations_agree_in_all_gradients() {
         let (got, wanted) = (a.get(&x).unwrap(), b.get(&x).unwrap());
         alike(got, wanted, tolerance, &format!("{name}: input"));
         let (mine, theirs) = (whole.parameters(), single.parameters());
-        for ((parameter, p), (_, q)) in mine.iter().zip(&theirs).filter(|((name, _), _)| !name.starts_with("head.")) {
+        // The head is not asked for; a linear bottleneck's shift, which the next norm takes away, has a gradient of rounding.
+        let compared = |name: &str| !name.starts_with("head.") && !name.ends_with("project_bn.bias");
+        for ((parameter, p), (_, q)) in mine.iter().zip(&theirs).filter(|((name, _), _)| compared(name)) {
             let (got, wanted) = (a.get(p).unwrap(), b.get(q).unwrap());
             alike(got, wanted, tolerance, &format!("{name}: {parameter}"));
         }
@@ -307,7 +309,8 @@ fn mobilenetv2_is_the_papers() {
         let stride = |n: &Node| if let Op::Conv { stride, .. } = n.op { stride } else { 1 };
         graph.nodes.iter().map(stride).product::<usize>()
     };
-    let reduced = [Stem::Stride1, Stem::Stride2, Stem::Imagenet].map(|s| strides(&build("mobilenetv2", 5, s, 8).unwrap()));
+    let reduced =
+        [Stem::Stride1, Stem::Stride2, Stem::Imagenet].map(|s| strides(&build("mobilenetv2", 5, s, 8).unwrap()));
     assert_eq!(reduced, [8, 16, 32]);
     assert_eq!(graph.nodes.iter().filter(|n| n.op == Op::Add).count(), 10);
     assert_eq!(graph.nodes.iter().filter(|n| n.op == Op::Relu6).count(), 35);

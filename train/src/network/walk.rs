@@ -142,7 +142,9 @@ impl Plan {
         for end in entry + 1..=exit {
             let Step::Chain { conv, norm, residual, clip } = self.steps[end] else { continue };
             let conv = conv?;
-            let &Op::Conv { input, output, kernel, stride, padding, groups } = &graph.nodes[conv].op else { return None };
+            let &Op::Conv { input, output, kernel, stride, padding, groups } = &graph.nodes[conv].op else {
+                return None;
+            };
             let source = |id: NodeId| match id == entry {
                 true => Some(Source::Entry),
                 false => ends.iter().position(|&e| e == id).map(Source::Link),
