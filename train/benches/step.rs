@@ -1,6 +1,6 @@
 //! Milliseconds per image of inference and of a whole training step, on one and two threads.
 //!
-//! `cargo bench -p excon-train --bench step`. Wall time is the least of a few repetitions, as other work on the machine
+//! `cargo bench -p excon-train --bench step -- [NETWORK …]`, all without a name. Wall time is the least of a few repetitions, as other work on the machine
 //! can only add to it; CPU time (Linux) is that of all threads, averaged, and tells more on a busy machine. GFLOP/s
 //! counts the convolutions' multiply-adds as two, three times for a step, by CPU time where there is one.
 
@@ -16,7 +16,16 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     println!("{} instructions", excon_edge::kernel::active().name());
     println!("network            threads  infer ms  CPU ms  GFLOP/s  step ms  CPU ms  GFLOP/s");
-    for (name, stem, side, batch) in [("resnet8", Stem::Stride2, 64, 128), ("resnet20", Stem::Stride1, 32, 64)] {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    for (name, stem, side, batch) in [
+        ("resnet8", Stem::Stride2, 64, 128),
+        ("resnet20", Stem::Stride1, 32, 128),
+        ("resnet18", Stem::Stride1, 32, 64),
+        ("mobilenetv2", Stem::Stride1, 32, 64),
+    ] {
+        if !wanted.is_empty() && !wanted.iter().any(|w| w == name) {
+            continue;
+        }
         let network = Network::new(build(name, 6, stem, 128)?, &mut ChaCha8Rng::seed_from_u64(1))?;
         let flop = 2.0 * multiply_adds(network.graph(), side) as f64;
         let x = Tensor::rand(-1f32, 1f32, (batch, side, side, 3), &Device::Cpu)?;

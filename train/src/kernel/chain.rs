@@ -6,7 +6,7 @@
 //! Backward, one pass over a link's images takes the gradient through activation and norm into a frame, from which both the
 //! input and the weight gradient are computed. Results are stored only where sums of two branches need them.
 
-use super::conv::{Convolution, Shapes, chunks, parts, shared_chunks};
+use super::conv::{Convolution, Load, Shapes, chunks, parts, shared_chunks};
 use super::correlate::Epilogue;
 use super::frame::Frame;
 use super::norm::{affine, gradients};
@@ -301,24 +301,25 @@ fn convolve(conv: &Convolution, shapes: &Shapes, input: Activation, weight: &[f3
     let image = rows * columns * outputs;
     let mut raw = buffers::take(n * image);
     let out = Shared::of(&mut raw);
-    let partial: Vec<(Vec<f32>, usize, Vec<f64>)> = shared_chunks(n, frame.len())
-        .into_par_iter()
-        .with_max_len(1)
-        .map(|images| {
-            with_scratch(|[scratch, _]| {
-                let from = input.fill(conv.isa, &frame, images.clone(), scratch);
-                let len = images.len() * image;
-                // SAFETY: the frame holds whole padded images; each chunk writes, then reads, its own images of `raw`.
-                unsafe {
-                    let to = out.at(images.start * image);
-                    job.run(images.len(), from, to, Epilogue::NONE);
-                    let x = std::slice::from_raw_parts(to, len);
-                    let pivot = &x[..outputs];
-                    (pivot.to_vec(), len / outputs, sum_range(conv.isa, &Deviation { x, pivot }, outputs, 0, len))
-                }
+    let partial: Vec<(Vec<f32>, usize, Vec<f64>)> =
+        shared_chunks(n, Load { numbers: frame.len(), pixels: rows * columns })
+            .into_par_iter()
+            .with_max_len(1)
+            .map(|images| {
+                with_scratch(|[scratch, _]| {
+                    let from = input.fill(conv.isa, &frame, images.clone(), scratch);
+                    let len = images.len() * image;
+                    // SAFETY: the frame holds whole padded images; each chunk writes, then reads, its own images of `raw`.
+                    unsafe {
+                        let to = out.at(images.start * image);
+                        job.run(images.len(), from, to, Epilogue::NONE);
+                        let x = std::slice::from_raw_parts(to, len);
+                        let pivot = &x[..outputs];
+                        (pivot.to_vec(), len / outputs, sum_range(conv.isa, &Deviation { x, pivot }, outputs, 0, len))
+                    }
+                })
             })
-        })
-        .collect();
+            .collect();
     // Each chunk's sums are about its own pivot: bring them to zero, where double precision has digits to spare.
     let mut sums = vec![0.0; 2 * outputs];
     for (pivot, count, part) in &partial {
@@ -369,13 +370,15 @@ impl Work<'_> {
         };
         let job = conv.weight_job(shapes, gradient_frame.steps(1));
         let value = NormGradient { gradient, x: &ran.raw, coefficients };
+        let load = Load { numbers: frame.len().max(gradient_frame.len()), pixels: rows * columns };
         let sums: Vec<Vec<f32>> = parts(n, job.len())
             .into_par_iter()
             .with_max_len(1)
             .map(|part| {
-                let mut sum = vec![0.0; job.len()];
+                let mut sum = buffers::take(job.len());
+                sum.fill(0.0);
                 with_scratch(|[first, second]| {
-                    for images in chunks(part, frame.len().max(gradient_frame.len())) {
+                    for images in chunks(part, load) {
                         // SAFETY: maps and frames hold these images; each part has its own images of the input gradient,
                         // which the epilogue reads before it writes.
                         unsafe {
@@ -396,6 +399,7 @@ impl Work<'_> {
             })
             .collect();
         conv.unpack(shapes, &job, &sums, dw);
+        sums.into_iter().for_each(buffers::give);
     }
 }
 

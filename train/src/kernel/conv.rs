@@ -17,6 +17,12 @@ use std::ops::Range;
 
 /// Scratch memory for padded images: a good part of a second-level cache, in numbers.
 const CHUNK: usize = 48 * 1024;
+/// Output pixels that a chunk has at least, so that weights, and sums of their gradient, are not read for a few only.
+const PIXELS: usize = 64;
+/// Numbers of a sum that no thread makes two of.
+const LARGE: usize = 64 * 1024;
+/// Output channels whose weight gradient is added up together: a cache line's.
+const UNPACKED: usize = 16;
 
 /// Geometry of a convolution without bias; square kernel, symmetric zero padding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -222,7 +228,7 @@ impl Convolution {
         let image = shapes.output.1 * shapes.output.2 * shapes.output.3;
         let mut y = uninitialised(n * image);
         let out = Shared::of(&mut y);
-        let chunks = shared_chunks(n, frame.len());
+        let chunks = shared_chunks(n, Load { numbers: frame.len(), pixels: shapes.output.1 * shapes.output.2 });
         chunks.par_iter().with_max_len(1).for_each(|images| {
             with_scratch(|[scratch, _]| {
                 let input = frame.pad(x, images.clone(), scratch);
@@ -288,7 +294,7 @@ impl Convolution {
         let (frame, jobs) = self.input_jobs(shapes, weight, false);
         let mut dx = uninitialised(n * h * w * c);
         let out = Shared::of(&mut dx);
-        let chunks = shared_chunks(n, frame.len());
+        let chunks = shared_chunks(n, Load { numbers: frame.len(), pixels: h * w });
         chunks.par_iter().with_max_len(1).for_each(|images| {
             with_scratch(|[scratch, _]| {
                 let input = frame.pad(gradient, images.clone(), scratch);
@@ -317,10 +323,14 @@ impl Convolution {
     /// Adds up partial sums in order, as O × I × K × K.
     pub(super) fn unpack(&self, shapes: &Shapes, job: &WeightJob, sums: &[Vec<f32>], dw: &mut [f32]) {
         let (c, k) = (if self.depthwise { 1 } else { shapes.input.3 }, shapes.kernel);
-        dw.par_chunks_mut(c * k * k).enumerate().for_each(|(o, dw)| {
-            for (i, dw) in dw.iter_mut().enumerate() {
-                let at = (i % (k * k) * c + i / (k * k)) * job.channels() + o;
-                *dw = sums.iter().map(|sum| sum[at]).sum();
+        // A few outputs at a time: those that share the sums' cache lines.
+        let filter = c * k * k;
+        dw.par_chunks_mut(UNPACKED * filter).enumerate().for_each(|(block, dw)| {
+            for i in 0..filter {
+                let at = (i % (k * k) * c + i / (k * k)) * job.channels() + block * UNPACKED;
+                for (o, dw) in dw[i..].iter_mut().step_by(filter).enumerate() {
+                    *dw = sums.iter().map(|sum| sum[at + o]).sum();
+                }
             }
         });
     }
@@ -336,7 +346,7 @@ impl Convolution {
             .map(|part| {
                 let mut sum = vec![0.0; job.len()];
                 with_scratch(|[scratch, whole]| {
-                    for images in chunks(part, frame.len()) {
+                    for images in chunks(part, Load { numbers: frame.len(), pixels: rows * columns }) {
                         let input = frame.pad(x, images.clone(), scratch);
                         let gradient = if job.channels() == outputs {
                             plain.pad(gradient, images.clone(), whole)
@@ -394,24 +404,40 @@ impl Residue {
     }
 }
 
-/// Splits images into runs of about [`CHUNK`] numbers.
-pub(super) fn chunks(images: Range<usize>, image: usize) -> impl Iterator<Item = Range<usize>> {
-    let per = (CHUNK / image.max(1)).max(1);
+/// What decides how many images are worked on at a time.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Load {
+    /// Numbers of an image in scratch memory.
+    pub(super) numbers: usize,
+    /// Pixels of its output.
+    pub(super) pixels: usize,
+}
+
+impl Load {
+    /// Images that fill [`CHUNK`] numbers, or have [`PIXELS`] pixels if that is more.
+    fn images(self) -> usize {
+        (CHUNK / self.numbers.max(1)).max(PIXELS.div_ceil(self.pixels.max(1))).max(1)
+    }
+}
+
+/// Splits images into such runs.
+pub(super) fn chunks(images: Range<usize>, load: Load) -> impl Iterator<Item = Range<usize>> {
+    let per = load.images();
     images.clone().step_by(per).map(move |from| from..(from + per).min(images.end))
 }
 
 /// Runs of images for the threads to share; small enough that they end together.
-pub(super) fn shared_chunks(images: usize, image: usize) -> Vec<Range<usize>> {
-    let fair = images.div_ceil(4 * rayon::current_num_threads()).max(1);
-    chunks(0..images, image.max(CHUNK / fair)).collect()
+pub(super) fn shared_chunks(images: usize, load: Load) -> Vec<Range<usize>> {
+    let per = load.images().min(images.div_ceil(4 * rayon::current_num_threads()).max(1));
+    (0..images).step_by(per).map(|from| from..(from + per).min(images)).collect()
 }
 
-/// Runs of images that each have their own partial sum of `len` numbers: enough that the threads end together, and no
-/// more than fit 256 MB unless there are more threads.
+/// Runs of images that each have their own partial sum of `len` numbers: several a thread, so that they end together,
+/// unless adding large sums up would cost more than that.
 pub(super) fn parts(images: usize, len: usize) -> Vec<Range<usize>> {
     let threads = rayon::current_num_threads();
-    let room = ((64 << 20) / len.max(1)).max(threads);
-    let parts = (4 * threads).min(room).clamp(1, images.max(1));
+    let each = if len > LARGE { 1 } else { 4 };
+    let parts = (each * threads).clamp(1, images.max(1));
     (0..parts).map(|part| images * part / parts..images * (part + 1) / parts).collect()
 }
 

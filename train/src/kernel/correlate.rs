@@ -1,15 +1,19 @@
 //! Correlation of a padded image with packed weights: the forward convolution and every phase of its input gradient.
 //!
-//! One register tile: 6 output pixels × 2 vectors of output channels (or 12 × 1). For each input number of a pixel's
+//! One register tile: 6 output pixels × 2 vectors of output channels, 8 × 2 where there are 32 registers, or 12 × 1. For each input number of a pixel's
 //! window the tile loads the weights once and multiplies them with that number broadcast, so there is no im2col; a
 //! stride, a border or a 1 × 1 kernel is only another list of offsets. 6 × 2 accumulators, 2 weights and a broadcast
 //! fill AVX2's 16 registers and hide the latency of the multiply-add on all sets.
 
 use super::uninitialised;
 use excon_edge::kernel::{Clip, Isa, Kernel, Vector, dispatch};
+use rayon::prelude::*;
 
 /// Widest vector there is, in numbers.
 const WIDEST: usize = 16;
+
+/// Inputs that are packed together, in cache.
+const PACKED: usize = 64;
 
 /// Vector lanes of an instruction set.
 pub(super) fn lanes(isa: Isa) -> usize {
@@ -47,7 +51,7 @@ pub(super) struct Packed {
 
 impl Packed {
     /// Packs `inputs × outputs` weights, `weight(input, output)` with `input` counting through the window.
-    pub(super) fn new(isa: Isa, inputs: usize, outputs: usize, weight: impl Fn(usize, usize) -> f32) -> Self {
+    pub(super) fn new(isa: Isa, inputs: usize, outputs: usize, weight: impl Fn(usize, usize) -> f32 + Sync) -> Self {
         let lanes = lanes(isa);
         let mut blocks = vec![];
         let (mut first, mut len) = (0, 0);
@@ -60,15 +64,23 @@ impl Packed {
             len += inputs * vectors * lanes;
         }
         let mut data = uninitialised(len);
+        let mut rest = &mut data[..];
+        let mut parts = vec![];
         for block in &blocks {
             let width = block.vectors * lanes;
-            let rows = data[block.weights..][..inputs * width].chunks_exact_mut(width);
-            for (input, row) in rows.enumerate() {
-                for (lane, value) in row.iter_mut().enumerate() {
-                    *value = if lane < block.channels { weight(input, block.first + lane) } else { 0.0 };
+            let (part, behind) = rest.split_at_mut(inputs * width);
+            rest = behind;
+            // A few inputs at a time, each channel's one after the other: the weights lie channel by channel.
+            let few = part.chunks_mut(PACKED * width).enumerate();
+            parts.extend(few.map(|(i, chunk)| (block, width, i * PACKED, chunk)));
+        }
+        parts.into_par_iter().with_min_len(8).for_each(|(block, width, first, chunk)| {
+            for lane in 0..width {
+                for (i, row) in chunk.chunks_exact_mut(width).enumerate() {
+                    row[lane] = if lane < block.channels { weight(first + i, block.first + lane) } else { 0.0 };
                 }
             }
-        }
+        });
         Self { isa, blocks, data }
     }
 }
@@ -179,8 +191,9 @@ impl Kernel for Run<'_> {
         for block in &self.job.packed.blocks {
             // SAFETY: as promised to `Correlation::run`.
             unsafe {
-                match block.vectors {
-                    2 => self.block::<V, 6, 2>(block),
+                match (block.vectors, V::REGISTERS > 16) {
+                    (2, true) => self.block::<V, 8, 2>(block),
+                    (2, false) => self.block::<V, 6, 2>(block),
                     _ => self.block::<V, 12, 1>(block),
                 }
             }

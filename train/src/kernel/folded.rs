@@ -2,7 +2,7 @@
 //! their epilogue, and a few images taken through all links while they are in a thread's cache.
 
 use super::chain::{Link, Source};
-use super::conv::{Job, Shapes, shared_chunks};
+use super::conv::{Job, Load, Shapes, shared_chunks};
 use super::correlate::Epilogue;
 use super::frame::Frame;
 use super::{Shared, uninitialised, with_floats, with_scratch};
@@ -43,7 +43,8 @@ pub fn chain_folded(x: &Tensor, folded: &[(Tensor, Vec<f32>)], links: &[Link]) -
     let output = (entry.0, last.output.1, last.output.2, last.output.3);
     let mut y = uninitialised(entry.0 * image(output));
     let out = Shared::of(&mut y);
-    let largest = jobs.iter().map(|(_, frame, _)| frame.len()).max().unwrap_or(1);
+    let numbers = jobs.iter().map(|(_, frame, _)| frame.len()).max().unwrap_or(1);
+    let pixels = jobs.iter().map(|(shapes, ..)| shapes.output.1 * shapes.output.2).min().unwrap_or(1);
     let run = |x: &[f32], images: Range<usize>, maps: &mut Vec<Vec<f32>>| {
         let count = images.len();
         with_scratch(|[scratch, _]| {
@@ -71,7 +72,7 @@ pub fn chain_folded(x: &Tensor, folded: &[(Tensor, Vec<f32>)], links: &[Link]) -
         });
     };
     with_floats([&x], |[x]| {
-        shared_chunks(entry.0, largest)
+        shared_chunks(entry.0, Load { numbers, pixels })
             .into_par_iter()
             .with_max_len(1)
             .for_each_init(|| vec![vec![]; links.len()], |maps, images| run(x, images, maps));

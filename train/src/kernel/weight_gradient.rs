@@ -1,16 +1,17 @@
 //! Weight gradient of a convolution: for each number of the window and each output channel, the sum over pixels of
 //! input × output gradient.
 //!
-//! One register tile: 6 window numbers × 2 vectors of output channels (or 12 × 1), summed over the pixels of a few
-//! rows that fit the first-level cache, then added to the thread's own gradient.
+//! One register tile: 6 window numbers × 2 vectors of output channels (12 × 2 where there are 32 registers, or 12 × 1),
+//! summed over a few rows, or images where those are small, then added to the thread's own gradient.
 
 use super::correlate::{Steps, lanes};
 use excon_edge::kernel::{Isa, Kernel, Vector, dispatch};
 
 /// Window numbers come in multiples of this, so that no tile is partial.
 const INPUT_UNIT: usize = 12;
-/// First-level cache to fill with rows of input and gradient, in numbers.
-const ROWS_BUDGET: usize = 5 * 1024;
+/// Pixels that are summed before the sums leave the registers: the part of their input and gradient that one tile reads
+/// stays in the first-level cache.
+const PIXELS: usize = 128;
 
 /// What to sum, for any number of images.
 pub(super) struct WeightGradient {
@@ -25,6 +26,8 @@ pub(super) struct WeightGradient {
     columns: usize,
     /// Output rows that are summed before the sums leave the registers.
     band: usize,
+    /// Images whose rows are summed together, where one has few.
+    together: usize,
     /// How the window's origin moves.
     input: Steps,
     /// How the gradient's pixel moves.
@@ -42,8 +45,9 @@ impl WeightGradient {
     ) -> Self {
         let channels = outputs.next_multiple_of(lanes(isa));
         offsets.resize(offsets.len().next_multiple_of(INPUT_UNIT), offsets.first().copied().unwrap_or(0));
-        let band = (ROWS_BUDGET / (input.row + columns * channels)).clamp(1, rows.max(1));
-        Self { isa, offsets, channels, rows, columns, band, input, gradient }
+        let band = (PIXELS / columns.max(1)).clamp(1, rows.max(1));
+        let together = (PIXELS / (rows * columns).max(1)).max(1);
+        Self { isa, offsets, channels, rows, columns, band, together, input, gradient }
     }
 
     /// Numbers of the sum: padded window × padded channels.
@@ -76,20 +80,25 @@ impl Kernel for Run<'_> {
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
         let job = self.job;
-        for image in 0..self.images {
+        for image in (0..self.images).step_by(job.together) {
+            let images = job.together.min(self.images - image);
             for from in (0..job.rows).step_by(job.band) {
-                let rows = job.band.min(job.rows - from);
+                let size = [images, job.band.min(job.rows - from)];
                 // SAFETY: image and row exist; channels advance by whole vectors up to the padded number.
                 unsafe {
                     let input = self.input.add(image * job.input.image + from * job.input.row);
                     let gradient = self.gradient.add(image * job.gradient.image + from * job.gradient.row);
                     let mut channel = 0;
                     while channel + 2 * V::LANES <= job.channels {
-                        self.tiles::<V, 6, 2>(input, gradient, rows, channel);
+                        if V::REGISTERS > 16 {
+                            self.tiles::<V, 12, 2>(input, gradient, size, channel);
+                        } else {
+                            self.tiles::<V, 6, 2>(input, gradient, size, channel);
+                        }
                         channel += 2 * V::LANES;
                     }
                     if channel < job.channels {
-                        self.tiles::<V, 12, 1>(input, gradient, rows, channel);
+                        self.tiles::<V, 12, 1>(input, gradient, size, channel);
                     }
                 }
             }
@@ -103,7 +112,7 @@ impl Run<'_> {
         &self,
         input: *const f32,
         gradient: *const f32,
-        rows: usize,
+        [images, rows]: [usize; 2],
         channel: usize,
     ) {
         let job = self.job;
@@ -117,11 +126,13 @@ impl Run<'_> {
                         sums[k][v] = V::load(sum.add(k * job.channels + v * V::LANES));
                     }
                 }
-                for row in 0..rows {
-                    let mut g = gradient.add(row * job.gradient.row + channel);
+                for line in 0..images * rows {
+                    let (image, row) = (line / rows, line % rows);
+                    let input = input.add(image * job.input.image + row * job.input.row);
+                    let mut g = gradient.add(image * job.gradient.image + row * job.gradient.row + channel);
                     let mut inputs = [input; INPUTS];
                     for k in 0..INPUTS {
-                        inputs[k] = input.add(row * job.input.row + offsets[k]);
+                        inputs[k] = input.add(offsets[k]);
                     }
                     let mut at = 0;
                     for _ in 0..job.columns {

@@ -2,7 +2,7 @@
 //! float lanes of the requantization. Kernels are written once over it.
 
 use super::buffer::Number;
-use super::conv::Special;
+use super::end::Special;
 use super::network::Layout;
 use super::{Codes, Conv, Map};
 
@@ -16,6 +16,9 @@ pub(super) trait Code: Number + Ord {
     fn new(value: i32) -> Self;
     /// Back.
     fn get(self) -> i32;
+
+    /// Four stored forms, together.
+    fn four(values: [i32; 4]) -> [Self; 4];
 
     /// The stored form of centred code 0: what a halo holds.
     fn shift(codes: &Codes) -> i32 {
@@ -37,6 +40,10 @@ impl Code for i16 {
     fn get(self) -> i32 {
         self.into()
     }
+    #[inline(always)]
+    fn four(values: [i32; 4]) -> [Self; 4] {
+        values.map(|v| v as Self)
+    }
 }
 
 /// Unsigned, for multiplications of unsigned by signed bytes.
@@ -52,6 +59,11 @@ impl Code for u8 {
     #[inline(always)]
     fn get(self) -> i32 {
         self.into()
+    }
+    #[inline(always)]
+    fn four([a, b, c, d]: [i32; 4]) -> [Self; 4] {
+        // As one number: compilers turn that into vector code.
+        (a | b << 8 | c << 16 | d << 24).to_le_bytes()
     }
 }
 
@@ -83,6 +95,8 @@ pub(super) trait Dot: Copy + Send + Sync + 'static {
     type Sum: Copy;
     /// `LANES` numbers in f32.
     type Float: Copy;
+    /// The stored forms of 0, of the lowest and of the highest code of a map.
+    type Limits: Copy;
 
     /// Runs a task in a function compiled for the set.
     unsafe fn enter<T: Task<Self>>(task: T) -> T::Output;
@@ -107,8 +121,17 @@ pub(super) trait Dot: Copy + Send + Sync + 'static {
 
     /// `LANES` sums.
     unsafe fn sums(from: *const i32) -> Self::Sum;
-    /// `LANES` stored codes, widened.
-    unsafe fn widen(from: *const Self::Code) -> Self::Sum;
+    /// Stores `LANES` sums.
+    unsafe fn store_sums(sum: Self::Sum, to: *mut i32);
+    /// `LANES × GROUP` stored codes.
+    unsafe fn load_codes(from: *const Self::Code) -> Self::Operand;
+    /// Back to memory.
+    unsafe fn store_codes(codes: Self::Operand, to: *mut Self::Code);
+    /// Brings the codes of four rows together, channel by channel: operand `i` holds `GROUP` rows, from row
+    /// `i / GROUP · GROUP` on, for the lanes of vector `i % GROUP` in [`packed`](super::end::packed) order.
+    unsafe fn interleave(rows: [Self::Operand; 4]) -> [Self::Operand; 4];
+    /// Stored codes of `B` vectors (a power of 2, not above `GROUP`), widened, in [`packed`](super::end::packed) order.
+    unsafe fn widen<const B: usize>(from: *const Self::Code) -> [Self::Sum; B];
     /// Adds lane by lane `code · weight`; the weight is stored as [`lane_weight`] makes it.
     unsafe fn multiply_add(sum: Self::Sum, codes: Self::Sum, weights: Self::Sum) -> Self::Sum;
 
@@ -124,8 +147,14 @@ pub(super) trait Dot: Copy + Send + Sync + 'static {
     unsafe fn add(a: Self::Float, b: Self::Float) -> Self::Float;
     /// Into `low..=high`, then to the nearest whole number, half to even.
     unsafe fn settle(value: Self::Float, low: Self::Float, high: Self::Float) -> Self::Float;
-    /// Stores whole numbers as codes.
-    unsafe fn store(value: Self::Float, to: *mut Self::Code);
+    /// To the nearest whole number, half to even; the value lies within ±2³⁰.
+    unsafe fn whole(value: Self::Float) -> Self::Sum;
+    /// Makes [`Self::Limits`] of stored forms.
+    unsafe fn limits(zero: i32, low: i32, high: i32) -> Self::Limits;
+    /// Clips `B` vectors of centred codes and stores them, in [`packed`](super::end::packed) order; `B` as for [`Self::widen`].
+    unsafe fn store<const B: usize>(whole: [Self::Sum; B], limits: Self::Limits, to: *mut Self::Code);
+    /// Clips and stores the first `count` of the `LANES × GROUP` codes that the first `GROUP` vectors hold.
+    unsafe fn store_part(whole: [Self::Sum; 4], limits: Self::Limits, count: usize, to: *mut Self::Code);
 }
 
 /// A weight for [`Dot::multiply_add`]: 16 bits, the upper half of the lane empty, so that a multiplication of 16-bit pairs

@@ -1,11 +1,15 @@
 //! The steps around the convolutions: quantizing the picture, sums and pools, and the f32 end.
 
-use super::buffer::Buffer;
-use super::conv::Data;
 use super::dot::{Code, Dot, Task};
+use super::end::{Data, packed, stored_limits};
 use super::network::Layout;
 use super::{Codes, Head, Map, Window, ratio, round};
 use crate::kernel::Clip;
+
+/// Rows that are interleaved.
+const ROWS: usize = 4;
+/// Codes in the widest operand.
+const MOST_CODES: usize = 64;
 
 /// A planar picture to the input map.
 pub(super) struct Quantize<'a, D: Dot> {
@@ -24,20 +28,33 @@ impl<D: Dot> Task<D> for Quantize<'_, D> {
         let Self { image, codes, layout, output } = self;
         let (low, high) = codes.range();
         let shift = D::Code::shift(&codes);
+        let to_code = |v: f32| {
+            // NaN fails the first comparison and becomes the lowest code.
+            let v = v / codes.scale;
+            let v = if v > low { v } else { low };
+            // SAFETY: between two codes.
+            shift + unsafe { round(if v < high { v } else { high }).to_int_unchecked::<i32>() }
+        };
+        if let (3, 4) = (layout.channels, layout.stride) {
+            // A pixel is stored whole.
+            let plane = layout.height * layout.width;
+            for y in 0..layout.height {
+                let row = |channel: usize| &image[channel * plane + y * layout.width..][..layout.width];
+                let to = output[layout.at(y, 0)..][..layout.width * 4].as_chunks_mut::<4>().0;
+                for (((to, a), b), c) in to.iter_mut().zip(row(0)).zip(row(1)).zip(row(2)) {
+                    *to = D::Code::four([to_code(*a), to_code(*b), to_code(*c), shift]);
+                }
+            }
+            return;
+        }
         let mut whole = [0i32; CHUNK];
         for (line, row) in image.chunks_exact(layout.width).enumerate() {
             let (channel, y) = (line / layout.height, line % layout.height);
             for (part, values) in row.chunks(CHUNK).enumerate() {
-                for (w, v) in whole.iter_mut().zip(values) {
-                    // NaN fails the first comparison and becomes the lowest code.
-                    let v = v / codes.scale;
-                    let v = if v > low { v } else { low };
-                    // SAFETY: between two codes.
-                    *w = unsafe { round(if v < high { v } else { high }).to_int_unchecked() };
-                }
+                whole.iter_mut().zip(values).for_each(|(w, v)| *w = to_code(*v));
                 let at = layout.at(y, part * CHUNK) + channel;
                 for (to, w) in output[at..].iter_mut().step_by(layout.stride).zip(&whole[..values.len()]) {
-                    *to = D::Code::new(w + shift);
+                    *to = D::Code::new(*w);
                 }
             }
         }
@@ -48,9 +65,8 @@ impl<D: Dot> Task<D> for Quantize<'_, D> {
 pub(super) struct Sum {
     layouts: [Layout; 3],
     factors: [f32; 2],
-    shifts: [f32; 3],
-    low: f32,
-    high: f32,
+    shifts: [f32; 2],
+    limits: [i32; 3],
 }
 
 impl Sum {
@@ -60,9 +76,8 @@ impl Sum {
         Self {
             layouts: layouts.map(|l| *l),
             factors: [ratio(&maps[0].codes, &maps[2].codes), ratio(&maps[1].codes, &maps[2].codes)],
-            shifts: maps.map(|m| D::Code::shift(&m.codes) as f32),
-            low,
-            high,
+            shifts: [maps[0], maps[1]].map(|m| D::Code::shift(&m.codes) as f32),
+            limits: stored_limits::<D>(&maps[2].codes, [low, high]),
         }
     }
 }
@@ -84,14 +99,15 @@ impl<D: Dot> Task<D> for RunSum<'_, D> {
                     // SAFETY: all three maps have this pixel, their channels padded to whole vectors.
                     unsafe {
                         let load = |from: &[D::Code], at: &Layout, i: usize| {
-                            let v = D::float(D::widen(from.as_ptr().add(at.at(y, x) + channel)));
+                            let [codes] = D::widen::<1>(from.as_ptr().add(at.at(y, x) + channel));
+                            let v = D::float(codes);
                             let v = if D::Code::CENTRED { v } else { D::add(v, D::number(-sum.shifts[i])) };
                             D::mul(v, D::number(sum.factors[i]))
                         };
                         let v = D::add(load(data.input, a, 0), load(second, b, 1));
-                        let v = D::settle(v, D::number(sum.low), D::number(sum.high));
-                        let v = if D::Code::CENTRED { v } else { D::add(v, D::number(sum.shifts[2])) };
-                        D::store(v, data.output.add(to.at(y, x) + channel));
+                        let [zero, low, high] = sum.limits;
+                        let limits = D::limits(zero, low, high);
+                        D::store([D::whole(v)], limits, data.output.add(to.at(y, x) + channel));
                     }
                 }
             }
@@ -181,19 +197,54 @@ impl<D: Dot> Task<D> for Classify<'_, D> {
     #[inline(always)]
     unsafe fn run(self) {
         let Self { codes, layout, input, head, pooled, features, logits } = self;
-        let shift = D::Code::shift(&codes);
         let area = layout.height * layout.width;
-        for (channel, (plane, mean)) in features.chunks_exact_mut(area).zip(pooled.iter_mut()).enumerate() {
-            let mut sum = 0i64;
-            for (y, row) in plane.chunks_exact_mut(layout.width).enumerate() {
-                let from = input[layout.at(y, 0) + channel..].iter().step_by(layout.stride);
-                for (to, code) in row.iter_mut().zip(from) {
-                    let x = code.get() - shift;
-                    sum += i64::from(x);
-                    *to = x as f32 * codes.scale;
+        let shift = D::Code::shift(&codes);
+        // Four pixels at a time, interleaved channel by channel: from the order of the map to that of the planes.
+        for first in (0..layout.channels).step_by(D::LANES * D::GROUP) {
+            let count = (layout.channels - first).min(D::LANES * D::GROUP);
+            let planes = &mut features[first * area..][..count * area];
+            let (mut stored, mut fours) = ([D::Code::new(0); ROWS * MOST_CODES], [[D::Code::new(0); ROWS]; MOST_CODES]);
+            let mut sums = [0i64; MOST_CODES];
+            for pixel in (0..area).step_by(ROWS) {
+                // SAFETY: the caller vouches for the set; the map has these pixels, and the memory behind it is readable
+                // for a chunk of channels.
+                unsafe {
+                    let rows = [0, 1, 2, 3].map(|row: usize| {
+                        // Past the end the last pixel stands in.
+                        let at = (pixel + row).min(area - 1);
+                        let from = layout.at(at / layout.width, at % layout.width) + first;
+                        D::load_codes(input.as_ptr().add(from))
+                    });
+                    for (operand, codes) in D::interleave(rows).into_iter().enumerate() {
+                        D::store_codes(codes, stored.as_mut_ptr().add(operand * D::LANES * D::GROUP));
+                    }
+                }
+                for (channel, four) in fours[..D::LANES * D::GROUP].iter_mut().enumerate() {
+                    let (vector, lane) = packed(channel, D::GROUP);
+                    for row in (0..ROWS).step_by(D::GROUP) {
+                        let at = ((row + vector) * D::LANES + lane) * D::GROUP;
+                        four[row..row + D::GROUP].copy_from_slice(&stored[at..at + D::GROUP]);
+                    }
+                }
+                let all = planes.chunks_exact_mut(area).zip(&fours).zip(&mut sums);
+                if area - pixel < ROWS {
+                    for ((plane, four), sum) in all {
+                        for (to, code) in plane[pixel..].iter_mut().zip(four) {
+                            *sum += i64::from(code.get() - shift);
+                            *to = (code.get() - shift) as f32 * codes.scale;
+                        }
+                    }
+                } else {
+                    for ((plane, four), sum) in all {
+                        let centred = four.map(|code| code.get() - shift);
+                        *sum += i64::from(centred.iter().sum::<i32>());
+                        plane[pixel..pixel + ROWS].copy_from_slice(&centred.map(|x| x as f32 * codes.scale));
+                    }
                 }
             }
-            *mean = (sum as f64 * f64::from(codes.scale) / area as f64) as f32;
+            for (mean, sum) in pooled[first..].iter_mut().zip(&sums[..count]) {
+                *mean = (*sum as f64 * f64::from(codes.scale) / area as f64) as f32;
+            }
         }
         for ((logit, row), bias) in logits.iter_mut().zip(head.weight.chunks_exact(pooled.len())).zip(&head.bias) {
             *logit = product(row, pooled) + bias;
@@ -214,9 +265,4 @@ fn product(a: &[f32], b: &[f32]) -> f32 {
     }
     let rest: f32 = rest_a.iter().zip(rest_b).map(|(a, b)| a * b).sum();
     ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7])) + rest
-}
-
-/// Memory for pooled features.
-pub(super) fn scratch(channels: usize) -> Buffer<f32> {
-    Buffer::new(channels, 0.0)
 }

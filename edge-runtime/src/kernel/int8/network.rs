@@ -1,9 +1,11 @@
 //! A graph made ready for one instruction set: layouts, packed weights, and arenas that a run borrows.
 
 use super::buffer::Buffer;
-use super::conv::{Data, Dense, Depthwise, RunDense, RunDepthwise, Special};
+use super::dense::{Dense, RunDense};
+use super::depthwise::{self, Depthwise, RunDepthwise};
 use super::dot::{Code, Dot};
-use super::elementwise::{Classify, MaxPool, Quantize, RunMaxPool, RunSum, Sum, scratch};
+use super::elementwise::{Classify, MaxPool, Quantize, RunMaxPool, RunSum, Sum};
+use super::end::{Data, Special};
 use super::sets;
 use super::{Conv, Graph, MAX_ARENA, Map, MapId, Step, Window};
 use crate::kernel::Isa;
@@ -92,6 +94,11 @@ impl Layout {
         }
     }
 
+    /// Whether each row begins where the last one ends.
+    pub fn is_flat(&self) -> bool {
+        self.row == self.width * self.stride
+    }
+
     /// First code of a pixel.
     #[inline(always)]
     pub fn at(&self, y: usize, x: usize) -> usize {
@@ -169,7 +176,7 @@ impl<D: Dot> Network<D> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         idle.unwrap_or_else(|| Arena {
             slots: self.slots.iter().map(|l| Buffer::new(l.len, D::Code::new(l.zero))).collect(),
-            pooled: scratch(self.layouts[self.graph.features].channels),
+            pooled: Buffer::new(self.layouts[self.graph.features].channels, 0.0),
             scratch: Buffer::new(self.steps.iter().map(|s| s.work.scratch()).max().unwrap_or(0), 0),
         })
     }
@@ -240,7 +247,8 @@ impl<D: Dot> Executor for Network<D> {
 
     fn time(&self, image: &[f32], seconds: &mut [f64]) {
         let last = &self.layouts[self.graph.features];
-        let mut features = vec![0.0; last.channels * last.height * last.width];
+        // Not zeros, which the system would hand out page by page while the last step is timed.
+        let mut features = vec![1.0; last.channels * last.height * last.width];
         let mut logits = vec![0.0; self.graph.head.bias.len()];
         let mut begun = Instant::now();
         self.execute(image, &mut logits, &mut features, |step| {
@@ -265,8 +273,11 @@ fn describe(graph: &Graph) -> Vec<StepDescription> {
             Step::Conv(c) => {
                 let end = if c.residual.is_some() { ", sum" } else { "" };
                 let (what, from) = (kind(&c.window), graph.maps[c.input].channels);
-                let group = if c.groups > 1 { format!(" in {} groups", c.groups) } else { String::new() };
-                let name = format!("conv {what} {from}→{}{group} to {}{end}", to.channels, size(to));
+                let name = match c.groups {
+                    1 => format!("conv {what} {from}→{} to {}{end}", to.channels, size(to)),
+                    _ if is_depthwise(c, &graph.maps) => format!("depthwise {what} {from} to {}{end}", size(to)),
+                    groups => format!("conv {what} {from}→{} in {groups} groups to {}{end}", to.channels, size(to)),
+                };
                 StepDescription { name, products: (c.weight.len() * to.height * to.width) as u64 }
             }
             Step::Add { .. } => StepDescription { name: format!("sum {} {}", to.channels, size(to)), products: 0 },
@@ -346,7 +357,10 @@ fn prepare<D: Dot>(step: &Step, maps: &[Map], layouts: &[Layout], slot: &[usize]
             let other = conv.residual.map(|r| r.map);
             let (from, to, beside) = (&layouts[conv.input], &layouts[output], other.map(|r| &layouts[r]));
             let work = if is_depthwise(conv, maps) {
-                Work::Depthwise(Depthwise::new(conv, maps, from, to, beside))
+                match depthwise::columns(conv, maps, from, to) {
+                    Some(work) => Work::Special(work),
+                    None => Work::Depthwise(Depthwise::new(conv, maps, from, to, beside)),
+                }
             } else if let Some(work) = D::special(conv, maps, from, to, beside) {
                 Work::Special(work)
             } else {

@@ -178,6 +178,43 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    /// Expansion, depthwise convolution, projection with or without a sum: channels beyond every block of vectors.
+    #[test]
+    fn inverted_residual_blocks(
+        seed in any::<u64>(),
+        channels in 1..70usize,
+        expansion in 1..7usize,
+        size in (1..12usize, 1..24usize),
+        stride in 1..3usize,
+    ) {
+        let mut draw = Draw(seed);
+        let (size, inner) = ([size.0, size.1], channels * expansion);
+        let window = |kernel: usize, stride: usize| Window {
+            kernel: [kernel; 2], stride: [stride; 2], dilation: [1; 2], before: [kernel / 2; 2], after: [kernel / 2; 2],
+        };
+        let small = window(3, stride).output(size[0], size[1]).unwrap();
+        let mut maps = vec![map(channels, size, draw.codes()), map(inner, size, draw.codes())];
+        maps.extend([map(inner, small, draw.codes()), map(channels, small, draw.codes())]);
+        let mut steps = vec![];
+        for (at, groups, window) in [(0, 1, window(1, 1)), (1, inner, window(3, stride)), (2, 1, window(1, 1))] {
+            let outputs = maps[at + 1].channels;
+            let mut layer = conv(&mut draw, &maps[at], outputs, groups, window);
+            (layer.input, layer.output) = (at, at + 1);
+            if at == 2 && stride == 1 {
+                let between = (draw.below(2) == 0).then(|| (draw.codes(), draw.clip()));
+                layer.residual = Some(Residual { map: 0, between });
+            }
+            steps.push(Step::Conv(layer));
+        }
+        let graph = Graph { maps, steps, features: 3, head: head(&mut draw, channels) };
+        graph.check().unwrap();
+        same_on_every_set(&graph, &mut draw)?;
+    }
+}
+
 /// Operators of ONNX Runtime on full-range bytes: sums exact, results equal but for one level on 0.5 % (f32 constants).
 #[test]
 fn convolutions_are_those_of_the_independent_vectors() {
@@ -309,13 +346,16 @@ fn what_does_not_fit_is_refused() {
             _ => panic!(),
         }
     }
-    let cases: [(&str, Break); 11] = [
+    let cases: [(&str, Break); 14] = [
         ("weights too few", |g| first(g).weight.truncate(5)),
         ("bias too few", |g| first(g).bias.truncate(5)),
         ("scale not a number", |g| first(g).weight_scale[0] = f32::NAN),
         ("scale 0", |g| g.maps[1].codes.scale = 0.0),
         ("zero point no code", |g| g.maps[0].codes.zero = 200),
         ("bias infinite", |g| first(g).bias[1] = f32::INFINITY),
+        ("bias no number", |g| first(g).bias[1] = f32::NAN),
+        ("results beyond 32 bits", |g| first(g).weight_scale[1] = 1e5),
+        ("an activation that lets nothing through", |g| first(g).clip = Clip { low: 1.0, high: 0.0 }),
         ("output too small", |g| g.maps[1].width = 4),
         ("map index", |g| first(g).input = 9),
         ("written twice", |g| first(g).output = 0),

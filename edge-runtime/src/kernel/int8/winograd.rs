@@ -8,24 +8,16 @@
 //! It pays for sets that multiply in 16 bits. Where four bytes are multiplied at once, the direct form is as fast.
 
 use super::buffer::Buffer;
-use super::conv::{Data, End, Place, Special};
 use super::dot::{Dot, Task};
+use super::end::{Data, End, Place, Special};
 use super::network::Layout;
 use super::{Conv, Map};
 
 /// A set whose codes have 16 bits, with what the transforms need. Unsafe as [`Dot`] is.
 pub(super) trait Wide: Dot<Code = i16, Weight = i16> {
-    /// Codes in a vector.
-    const WIDE: usize;
-    /// `WIDE` codes.
-    type Codes: Copy;
-
-    unsafe fn load_codes(from: *const i16) -> Self::Codes;
-    unsafe fn store_codes(codes: Self::Codes, to: *mut i16);
-    unsafe fn plus_codes(a: Self::Codes, b: Self::Codes) -> Self::Codes;
-    unsafe fn minus_codes(a: Self::Codes, b: Self::Codes) -> Self::Codes;
+    unsafe fn plus_codes(a: Self::Operand, b: Self::Operand) -> Self::Operand;
+    unsafe fn minus_codes(a: Self::Operand, b: Self::Operand) -> Self::Operand;
     unsafe fn no_sum() -> Self::Sum;
-    unsafe fn store_sums(sum: Self::Sum, to: *mut i32);
     /// Wraps.
     unsafe fn plus(a: Self::Sum, b: Self::Sum) -> Self::Sum;
     /// Wraps.
@@ -64,7 +56,7 @@ pub(super) fn fits<D: Wide>(conv: &Conv, input: &Layout, output: &Layout) -> boo
         && w.stride == [1, 1]
         && w.dilation == [1, 1]
         && conv.groups == 1
-        && input.stride.is_multiple_of(D::WIDE)
+        && input.stride.is_multiple_of(D::LANES * D::GROUP)
         && input.stride <= MAX_CHANNELS
         && output.channels.next_multiple_of(D::LANES).is_multiple_of(VECTORS * D::LANES)
 }
@@ -87,7 +79,7 @@ impl<D: Wide> Winograd<D> {
         let block = fitting.clamp(TILES, 16).min((down * across).next_multiple_of(TILES)) / TILES * TILES;
         Self {
             place: Place::new(conv.window, input, output, residual),
-            end: End::new::<D>(conv, maps, 0.25),
+            end: End::new::<D>(conv, maps, &End::in_order::<D>(output.channels), 0.25),
             weights,
             outputs,
             across,
@@ -113,11 +105,11 @@ impl<D: Wide> Winograd<D> {
         debug_assert!(from + 3 * layout.row + 4 * layout.stride <= input.len());
         // SAFETY: the layout's halo covers whole tiles.
         unsafe {
-            for channel in (0..layout.stride).step_by(D::WIDE) {
+            for channel in (0..layout.stride).step_by(D::LANES * D::GROUP) {
                 let at = input.as_ptr().add(from + channel);
                 // Down the columns, then along the rows.
-                let columns: [[D::Codes; 4]; 4] = std::array::from_fn(|x| {
-                    let d: [D::Codes; 4] =
+                let columns: [[D::Operand; 4]; 4] = std::array::from_fn(|x| {
+                    let d: [D::Operand; 4] =
                         std::array::from_fn(|y| D::load_codes(at.add(y * layout.row + x * layout.stride)));
                     Self::four(d)
                 });
@@ -136,7 +128,7 @@ impl<D: Wide> Winograd<D> {
     /// # Safety
     /// The processor must have the set.
     #[inline(always)]
-    unsafe fn four(d: [D::Codes; 4]) -> [D::Codes; 4] {
+    unsafe fn four(d: [D::Operand; 4]) -> [D::Operand; 4] {
         // SAFETY: vouched for by the caller.
         unsafe {
             [
