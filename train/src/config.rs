@@ -111,6 +111,7 @@ pub struct TrainConfig {
     /// Which epoch's weights are kept.
     pub select: Select,
     /// Checkpoints of so many last epochs are kept while a run is under way, at least 1.
+    #[serde(default = "one")]
     pub keep: usize,
     /// Whether the linear head is refitted to convergence on the frozen features at the end.
     pub refit_head: bool,
@@ -154,6 +155,11 @@ pub struct TrainConfig {
     /// Views of `crop-and-mix`.
     #[serde(default)]
     pub compose: ComposeConfig,
+}
+
+/// What settings of a run that was made before there was a choice mean.
+fn one() -> usize {
+    1
 }
 
 impl TrainConfig {

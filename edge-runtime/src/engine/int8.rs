@@ -1,8 +1,8 @@
 //! The int8 engine: a quantized ONNX file lowered whole to fused kernels.
 //!
 //! Promises: the same bits for the same picture on every instruction set and in every batch; no memory is asked for once
-//! each thread has run a picture. Files pass the gate in `onnx.rs` and every check of [`Graph::check`] before anything is
-//! built.
+//! each thread has run a picture. Files pass the gate in `onnx.rs` and every check of
+//! [`Graph::check`](crate::kernel::int8::Graph::check) before anything is built.
 
 use super::{Engine, Outputs, Shapes, StepTime, lower, onnx, run_batch};
 use crate::kernel::{self, int8};

@@ -10,7 +10,7 @@
 //!   reads, both are one step; the value between is still rounded to a code of its own scale if the file says so.
 //! - Max pooling takes the largest code and requantizes as ONNX does: `round(x·s_x / s_y)`.
 //!
-//! [`reference`] says the same once more in plain loops and is what the vector code is tested against.
+//! [`mod@reference`] says the same once more in plain loops and is what the vector code is tested against.
 
 mod buffer;
 mod check;
