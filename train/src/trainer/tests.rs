@@ -2,11 +2,14 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::augment::View;
 use crate::checkpoint::Run;
 use crate::config::{Mode, RecipeName};
 use crate::dataset::Pairs;
+use crate::dataset::Split;
 use crate::golden::values;
 use crate::network::Stem;
+use crate::recipe::{Draw, Purpose, Slot, stream};
 use rand::RngExt;
 use std::sync::Arc;
 
