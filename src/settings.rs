@@ -6,6 +6,7 @@
 use crate::failure::{Failure, Result};
 use clap::Args;
 use excon_train::config::{RecipeName, TrainConfig};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use toml::{Table, Value};
 
@@ -139,6 +140,33 @@ impl Flags {
     }
 }
 
+/// Settings as `a.b` keys with their values, as people read them.
+pub fn flat(config: &TrainConfig) -> BTreeMap<String, String> {
+    fn walk(prefix: &str, table: &Table, out: &mut BTreeMap<String, String>) {
+        for (key, value) in table {
+            match value {
+                Value::Table(inner) => walk(&format!("{prefix}{key}."), inner, out),
+                value => drop(out.insert(format!("{prefix}{key}"), plain(value))),
+            }
+        }
+    }
+    let mut out = BTreeMap::new();
+    if let Ok(table) = Table::try_from(config) {
+        walk("", &table, &mut out);
+    }
+    out
+}
+
+/// A value without quotes, and without the digits that only a wider float has.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(word) => word.clone(),
+        Value::Float(v) if f64::from(*v as f32) == *v => (*v as f32).to_string(),
+        Value::Array(all) => all.iter().map(plain).collect::<Vec<_>>().join(", "),
+        other => other.to_string(),
+    }
+}
+
 /// Puts `a.b=value` where it belongs. A value that is no TOML is a word.
 fn nest(table: &mut Table, setting: &str) -> Result<()> {
     let wrong = || Failure::usage(format!("--set {setting}: write KEY=VALUE, such as --set exp_epochs=50"));
@@ -169,6 +197,15 @@ mod tests {
         }
         let wanted = "exp_epochs = 50\nnote = 'a=b'\n[explain]\nbn = 'train'\nthreshold = 0.6";
         assert_eq!(table, wanted.parse::<Table>().unwrap());
+    }
+
+    #[test]
+    fn settings_are_told_flat_and_short() {
+        let told = flat(&TrainConfig::resolve(None, &Table::new()).unwrap());
+        let of = |key: &str| told.get(key).map(String::as_str);
+        assert_eq!(of("views.scale"), Some("0.4, 1"));
+        assert_eq!((of("recipe"), of("views.jitter.hue")), (Some("excon"), Some("0.1")));
+        assert_eq!(of("learning_rate"), Some("0.05"));
     }
 
     #[test]

@@ -5,7 +5,8 @@
 #   docs/evidence/run.sh [CIFAR-100]      folder or .tar.gz in the binary layout
 #
 # Goes on where it stopped: a training from its last epoch, a finished result is not made again. Run folders lie in
-# runs/evidence (EXCON_RUNS), results in docs/evidence/rates and docs/evidence/results.
+# runs/evidence (EXCON_RUNS). Kept are docs/evidence/rates, a summary of each trial, and docs/evidence/results, each run
+# without its weights, which `excon report docs/evidence/results/*` lays side by side.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -61,10 +62,13 @@ done
 
 for seed in "${seeds[@]}"; do
   for name in "${methods[@]}"; do
-    result=$results/$name-$seed.json
+    run=$runs/$name-$seed result=$results/$name-$seed
     [ -e "$result" ] && continue
-    train "$name-$seed" "$runs/$name-$seed.json" "$name" 30 "$(best_rate "$name")" "$seed"
-    "$excon" evaluate "$runs/$name-$seed" --data "$data" --attacks --corruptions --format json >"$runs/result.json"
-    mv "$runs/result.json" "$result"
+    train "$name-$seed" "$run.json" "$name" 30 "$(best_rate "$name")" "$seed"
+    "$excon" evaluate "$run" --data "$data" --attacks --corruptions >&2
+    rm -rf "$runs/result" && mkdir "$runs/result"
+    cp "$run/run.json" "$run/log.jsonl" "$run/evaluation.json" "$runs/result"
+    mv "$runs/result" "$result"
   done
 done
+"$excon" report "$results"/* --out docs/evidence/report.html

@@ -9,6 +9,7 @@ pub mod page;
 
 use crate::evaluation::{self, Report};
 use crate::failure::{Failure, Result};
+use crate::settings::flat;
 use excon_edge::probability::Bin;
 use excon_train::checkpoint::{Run, RunManifest};
 use excon_train::config::TrainConfig;
@@ -137,7 +138,7 @@ impl Comparison {
                 let m = Run::manifest(path)?;
                 let report = of_run(path, &m, &mut notes)?;
                 let mut settings = m.config.clone();
-                settings.seed = 0;
+                (settings.seed, settings.keep) = (0, 1);
                 let member = Member {
                     path: path.clone(),
                     seed: m.seed,
@@ -205,7 +206,8 @@ fn log(path: &Path) -> Result<Vec<f64>> {
 /// Adds to rows of the same method and network the settings in which they differ.
 fn name(rows: &mut [Row]) {
     let plain: Vec<(String, String)> = rows.iter().map(|r| (r.name.clone(), r.network.clone())).collect();
-    let tables: Vec<BTreeMap<String, String>> = rows.iter().map(|r| flat(r.settings.as_ref())).collect();
+    let tables: Vec<BTreeMap<String, String>> =
+        rows.iter().map(|r| r.settings.as_ref().map(flat).unwrap_or_default()).collect();
     for i in 0..rows.len() {
         let alike: Vec<usize> = (0..rows.len()).filter(|j| plain[*j] == plain[i]).collect();
         let differs = |key: &&String| alike.iter().any(|j| tables[*j].get(*key) != tables[i].get(*key));
@@ -218,25 +220,6 @@ fn name(rows: &mut [Row]) {
             rows[i].name += &format!(", {}", more.join(", "));
         }
     }
-}
-
-/// Settings as `a.b` keys with their values.
-fn flat(settings: Option<&TrainConfig>) -> BTreeMap<String, String> {
-    fn walk(prefix: &str, table: &toml::Table, out: &mut BTreeMap<String, String>) {
-        for (key, value) in table {
-            match value {
-                toml::Value::Table(inner) => walk(&format!("{prefix}{key}."), inner, out),
-                value => {
-                    out.insert(format!("{prefix}{key}"), value.to_string().trim_matches('"').to_string());
-                }
-            }
-        }
-    }
-    let mut out = BTreeMap::new();
-    if let Some(table) = settings.and_then(|s| toml::Table::try_from(s).ok()) {
-        walk("", &table, &mut out);
-    }
-    out
 }
 
 /// What makes rows hard to compare.

@@ -1,6 +1,7 @@
 //! `report.html` of a run: curves, what was kept, every setting.
 
 use crate::failure::Result;
+use crate::settings::flat;
 use crate::terminal::{duration, percent};
 use excon_edge::file::replace;
 use excon_edge::page::{
@@ -79,32 +80,11 @@ pub fn write_page(run: &Path, trained: &Trained, data: &Dataset, next: &[String]
     Ok(replace(&run.join("report.html"), page.as_bytes())?)
 }
 
-/// Key and value of every setting, nested keys with dots.
+/// Key and value of every setting.
 fn settings(config: &TrainConfig) -> Markup {
-    let mut rows = vec![];
-    if let Ok(table) = toml::Table::try_from(config) {
-        flatten("", &table, &mut rows);
-    }
+    let row = |(key, value): (String, String)| vec![html! { code { (key) } }, text(value)];
+    let rows: Vec<_> = flat(config).into_iter().map(row).collect();
     let half = rows.len().div_ceil(2);
     let columns = [Column::text("setting"), Column::text("value")];
     pair(&table(&columns, &rows[..half]), &table(&columns, &rows[half..]))
-}
-
-fn flatten(prefix: &str, settings: &toml::Table, rows: &mut Vec<Vec<Markup>>) {
-    for (key, value) in settings {
-        match value {
-            toml::Value::Table(inner) => flatten(&format!("{prefix}{key}."), inner, rows),
-            value => rows.push(vec![html! { code { (prefix) (key) } }, text(plain(value))]),
-        }
-    }
-}
-
-/// A value without the digits that only a wider float has.
-fn plain(value: &toml::Value) -> String {
-    match value {
-        toml::Value::String(word) => word.clone(),
-        toml::Value::Float(v) if f64::from(*v as f32) == *v => (*v as f32).to_string(),
-        toml::Value::Array(all) => all.iter().map(plain).collect::<Vec<_>>().join(", "),
-        other => other.to_string(),
-    }
 }
