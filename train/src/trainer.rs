@@ -1,4 +1,4 @@
-//! The training loop: an epoch after the other, the best weights, the final head; what a [`Session`] is, is its own matter.
+//! The training loop: an epoch after the other, the best weights, the final head; what an epoch does is the session's matter.
 //!
 //! Nothing is printed; an [`Observer`] hears of every step and epoch. A run repeats exactly for equal configuration,
 //! data, machine and thread count: all randomness is keyed by (seed, purpose, epoch, picture). So does one that was
