@@ -30,7 +30,8 @@ pub struct Flags {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true,
         env = "EXCON_JOINT", hide_env_values = true)]
     joint: Option<bool>,
-    /// resnet8, resnet20, resnet32, resnet56, resnet18, resnet34 or resnet50 [default: resnet8]
+    /// resnet8, resnet20, resnet32, resnet56, resnet18, resnet34, resnet50, or mobilenetv2 with a width, as in
+    /// mobilenetv2-0.5 [default: resnet8]
     #[arg(long, value_name = "NAME", env = "EXCON_NETWORK", hide_env_values = true)]
     network: Option<String>,
     /// First convolution: stride1, stride2 or imagenet [default: stride2 in device mode]

@@ -176,7 +176,15 @@ fn other_forms_of_int8_are_taken() {
     fn node<'a>(o: &'a mut tiny::Onnx, output: &str) -> &'a mut tract_onnx::pb::NodeProto {
         o.graph().node.iter_mut().find(|n| n.output[0] == output).unwrap()
     }
-    let changes: [Change; 4] = [
+    let changes: [Change; 5] = [
+        ("ReLU6 as a clip", |o| {
+            o.floats("floor", &[], &[0.0]);
+            // Lower than 6, so that it cuts.
+            o.floats("ceiling", &[], &[0.6]);
+            let relu = node(o, "r1");
+            relu.op_type = "Clip".into();
+            relu.input.extend(["floor".into(), "ceiling".into()]);
+        }),
         ("unsigned behind ReLU", |o| {
             let zeros = o.graph().initializer.iter_mut().filter(|t| ["a1_z", "features_z"].contains(&t.name.as_str()));
             zeros.for_each(|t| t.data_type = tract_onnx::pb::tensor_proto::DataType::Uint8 as i32);
