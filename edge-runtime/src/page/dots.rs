@@ -1,4 +1,5 @@
-//! Dot chart: a row for each thing compared, a dot for each run of it, the mean and the interval; labels stand in place.
+//! Dot chart: a row for each thing compared, a dot for each run of it, the mean and the interval. Names
+//! and means stand above the lines, where they are read on a phone too.
 
 use super::empty;
 use super::plot::{Scale, Unit, px};
@@ -7,7 +8,7 @@ use maud::{Markup, html};
 /// One row.
 #[derive(Debug, Clone)]
 pub struct Dot {
-    /// What it is; up to some twenty characters fit.
+    /// What it is; up to some forty characters fit.
     pub label: String,
     /// One value a run; those that are not finite are left out.
     pub values: Vec<f64>,
@@ -31,9 +32,12 @@ pub struct DotChart<'a> {
 }
 
 const WIDTH: f64 = 460.0;
-const ROW: f64 = 32.0;
+/// Height of a row: its words, and its line below them.
+const ROW: f64 = 42.0;
 /// Where the rows begin, below the title.
-const TOP: f64 = 26.0;
+const TOP: f64 = 24.0;
+/// Ends of the axis.
+const SPAN: (f64, f64) = (12.0, WIDTH - 20.0);
 /// Ticks of the axis, about.
 const TICKS: usize = 3;
 
@@ -46,13 +50,11 @@ pub fn dot_chart(chart: &DotChart) -> Markup {
     if shown.is_empty() {
         return empty();
     }
-    let longest = |of: fn(&Dot) -> &str| shown.iter().map(|r| of(r.1).chars().count()).max().unwrap_or(0) as f64;
-    let from = 14.0 + (longest(|d| &d.label) * 7.0).min(160.0);
-    let to = WIDTH - 14.0 - (longest(|d| &d.text) * 7.4).min(110.0);
     let bottom = TOP + shown.len() as f64 * ROW;
     let ends = |dot: &Dot| dot.interval.into_iter().flatten().collect::<Vec<f64>>();
     let all = shown.iter().flat_map(|(_, dot, values)| values.iter().copied().chain(ends(dot)));
-    let x = Scale::around(all, from, to).nice(TICKS);
+    // Twice, because the first widening may change the step.
+    let x = Scale::around(all, SPAN.0, SPAN.1).nice(TICKS).nice(TICKS);
     let (ticks, step) = x.ticks(TICKS);
     html! {
         svg.chart viewBox=(format!("0 0 {WIDTH} {}", px(bottom + 32.0))) role="img" aria-label=(chart.description) {
@@ -60,13 +62,14 @@ pub fn dot_chart(chart: &DotChart) -> Markup {
                 line.grid x1=(px(x.at(tick))) x2=(px(x.at(tick))) y1=(px(TOP)) y2=(px(bottom)) {}
                 text x=(px(x.at(tick))) y=(px(bottom + 20.0)) text-anchor="middle" { (chart.unit.write(tick, step)) }
             }
-            line.axis x1=(px(from)) x2=(px(to)) y1=(px(bottom)) y2=(px(bottom)) {}
+            line.axis x1=(px(SPAN.0)) x2=(px(SPAN.1)) y1=(px(bottom)) y2=(px(bottom)) {}
             text x="0" y="13" { (chart.title) }
             @for (place, (i, dot, values)) in shown.iter().enumerate() {
-                @let y = TOP + (place as f64 + 0.5) * ROW;
+                @let words = TOP + place as f64 * ROW + 17.0;
+                @let y = words + 14.0;
                 @let mean = values.iter().sum::<f64>() / values.len() as f64;
                 @let (stroke, fill) = (format!("trace c{}", i % 6 + 1), format!("d{}", i % 6 + 1));
-                text.label x="0" y=(px(y + 4.5)) { (dot.label) }
+                text.label.halo x="0" y=(px(words)) { (dot.label) }
                 @if let Some([low, high]) = dot.interval {
                     line class=(stroke) x1=(px(x.at(low))) x2=(px(x.at(high))) y1=(px(y)) y2=(px(y)) {}
                 }
@@ -77,7 +80,7 @@ pub fn dot_chart(chart: &DotChart) -> Markup {
                 } @else {
                     circle class=(fill) cx=(px(x.at(mean))) cy=(px(y)) r="5" {}
                 }
-                text.label x=(px(WIDTH)) y=(px(y + 4.5)) text-anchor="end" { (dot.text) }
+                text.label.halo x=(px(WIDTH)) y=(px(words)) text-anchor="end" { (dot.text) }
             }
         }
     }

@@ -58,6 +58,9 @@ pub fn line_chart(chart: &LineChart) -> Markup {
             @for ((i, series, _), (end, label)) in shown.iter().zip(ends.iter().zip(&labels)) {
                 path class=(format!("trace c{}", i % 6 + 1)) d=(path(&series.points, &x, &y)) {}
                 circle class=(format!("d{}", i % 6 + 1)) cx=(px(end.0)) cy=(px(end.1)) r="3.5" {}
+                // Tells whose label it is where ends lie close together.
+                line class=(format!("lead c{}", i % 6 + 1)) x1=(px(end.0 + 3.0)) y1=(px(end.1))
+                    x2=(px(right + 8.0)) y2=(px(*label)) {}
                 text.label x=(px(right + 10.0)) y=(px(label + 4.5)) { (series.name) }
             }
         }
