@@ -6,9 +6,10 @@
 //! Backward, one pass over a link's images takes the gradient through activation and norm into a frame, from which both the
 //! input and the weight gradient are computed. Results are stored only where sums of two branches need them.
 
-use super::conv::{Convolution, Load, Shapes, chunks, parts, shared_chunks};
+use super::conv::{Convolution, Shapes};
 use super::correlate::Epilogue;
 use super::frame::Frame;
+use super::job::{Load, chunks, parts, shared_chunks};
 use super::norm::{affine, gradients};
 use super::pixelwise::{
     Affine, AffineSum, Coefficients, Deviation, Gated, Moments, NormGradient, Plain, Raw, Value, map, sum, sum_range,

@@ -2,9 +2,10 @@
 //! their epilogue, and a few images taken through all links while they are in a thread's cache.
 
 use super::chain::{Link, Source};
-use super::conv::{Job, Load, Shapes, shared_chunks};
+use super::conv::Shapes;
 use super::correlate::Epilogue;
 use super::frame::Frame;
+use super::job::{Job, Load, shared_chunks};
 use super::{Shared, uninitialised, with_floats, with_scratch};
 use candle_core::{Device, Result, Tensor, bail};
 use excon_edge::kernel::active;

@@ -11,6 +11,7 @@ mod correlate;
 mod depthwise;
 mod folded;
 mod frame;
+mod job;
 mod norm;
 mod pixelwise;
 mod pool;
