@@ -104,6 +104,19 @@ pub fn percent(fraction: f64) -> String {
     format!("{:.1} %", 100.0 * fraction)
 }
 
+/// Digits in groups of three.
+pub fn grouped(n: usize) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
 /// Values as a row of bars between their least and their greatest; those that are no number are blank.
 pub fn sparkline(values: &[f64]) -> String {
     const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -157,6 +170,11 @@ impl Progress {
         if self.plain && line {
             anstream::eprintln!("  {:<9} {message}", self.step);
         }
+    }
+
+    /// Whether something moves: there is a terminal.
+    pub fn is_live(&self) -> bool {
+        !self.plain
     }
 
     /// Sets the lines below the bar. They are shown in a terminal only.

@@ -3,11 +3,12 @@
 //! Ranges and the rule for them come from train, constants from validation (fit and rank half, disjoint). The budget is
 //! measured on the rank half, which no temperature has seen. Test is never looked at.
 
-use crate::compare::{self, Allowed, BudgetLine, Comparison, LayerError, Side};
+use crate::compare::{self, Allowed, Comparison, LayerError, Side};
 use crate::fit::{self, FitOptions, FitReport, Pictures};
 use crate::fold::Folded;
-use crate::range::{Method, Observed};
-use crate::select::{Trial, select};
+use crate::range::Observed;
+use crate::report::{Conversion, ConversionReport, RangeReport, SCHEMA};
+use crate::select::select;
 use crate::source::Source;
 use crate::{Error, Result, export, onnx, seal};
 use excon_edge::bundle::{Bundle, Precision};
@@ -26,8 +27,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Schema of [`ConversionReport`].
-pub const SCHEMA: &str = "excon.conversion/1";
 /// Pictures the per-layer errors are measured on.
 const LAYER_PICTURES: usize = 16;
 
@@ -148,69 +147,6 @@ impl Step {
             Self::Write => "writing".into(),
         }
     }
-}
-
-/// A finished conversion.
-#[derive(Debug, Clone)]
-pub struct Conversion {
-    /// The file written.
-    pub path: PathBuf,
-    /// The float ONNX file's bytes, for comparisons.
-    pub float: Vec<u8>,
-    /// The bytes of the model that was written.
-    pub model: Vec<u8>,
-    /// The sealed bundle, where one was asked for.
-    pub bundle: Option<Bundle>,
-    /// In figures.
-    pub report: ConversionReport,
-}
-
-/// A conversion in figures.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ConversionReport {
-    /// Always [`SCHEMA`].
-    pub schema: String,
-    /// The file written.
-    pub path: PathBuf,
-    /// Its size, bytes.
-    pub bytes: u64,
-    /// SHA-256 of the bundle's manifest, which names all its members.
-    pub digest: Option<String>,
-    /// Target.
-    pub target: Target,
-    /// Numeric form.
-    pub precision: Precision,
-    /// Network.
-    pub network: String,
-    /// Size of the float model, bytes.
-    pub float_bytes: u64,
-    /// Size of the written model, bytes.
-    pub model_bytes: u64,
-    /// Rule that won, and every rule's figures; none for float.
-    pub range: Option<RangeReport>,
-    /// Float against int8 on the rank half; none for float.
-    pub comparison: Option<Comparison>,
-    /// Budgets; none for float.
-    pub budget: Vec<BudgetLine>,
-    /// Noise of every map; none for float.
-    pub layers: Vec<LayerError>,
-    /// Fitted constants; none for a model alone.
-    pub fit: Option<FitReport>,
-    /// What a reader should know.
-    pub notes: Vec<String>,
-    /// Seconds.
-    pub seconds: f64,
-}
-
-/// How ranges were chosen.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RangeReport {
-    /// The winner.
-    pub method: Method,
-    /// Pictures behind the ranges.
-    pub pictures: usize,
-    /// Every rule on other pictures.
-    pub trials: Vec<Trial>,
 }
 
 /// Converts a trained network with the pictures it was trained on. `progress` hears every step as it begins.
@@ -423,7 +359,7 @@ fn spread(split: &Split, limit: usize) -> Split {
     if n <= limit {
         return split.clone();
     }
-    let mut chosen: Vec<usize> = (0..limit).map(|i| i * n / limit).collect();
+    let mut chosen = excon_train::evaluate::spread(n, limit);
     let mut seen = std::collections::BTreeSet::new();
     chosen.extend((0..n).filter(|&i| seen.insert(split.labels[i])));
     chosen.sort_unstable();

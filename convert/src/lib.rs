@@ -10,11 +10,13 @@ pub mod onnx;
 pub mod probe;
 pub mod quantize;
 pub mod range;
+mod report;
 pub mod seal;
 pub mod select;
 mod source;
 pub mod weights;
 
-pub use convert::{Conversion, ConversionReport, Options, RangeReport, SCHEMA, Step, Target, compare_on, convert};
+pub use convert::{Options, Step, Target, compare_on, convert};
 pub use error::{Error, Result};
+pub use report::{Conversion, ConversionReport, RangeReport, SCHEMA};
 pub use source::Source;

@@ -150,10 +150,8 @@ impl Convert {
 
 /// A data set with the splits and the picture size of a run.
 pub fn data_of(run: &Run, source: &str) -> Result<Dataset> {
-    let config = &run.manifest.config;
     let image_size = Some(run.manifest.preprocess.size);
-    let (seed, validation, classes) = (config.seed, config.validation, config.classes);
-    Ok(dataset::open(source, &OpenOptions { image_size, seed, validation, classes })?)
+    Ok(dataset::open(source, &OpenOptions { image_size, ..run.manifest.config.open_options() })?)
 }
 
 /// Converts with a progress bar.

@@ -2,7 +2,7 @@
 
 use super::board::{Phase, Watched};
 use super::report::{Report, Side};
-use crate::terminal::{duration, percent};
+use crate::terminal::{duration, grouped, percent};
 use crate::training::{curves, network_name};
 use excon_convert::compare::Verdict;
 use excon_edge::Result;
@@ -390,17 +390,4 @@ fn short(family: Family, weight: f64) -> String {
 
 fn caption<'a>(r: &'a Report, text: &'a str, samples: &'a str) -> Caption<'a> {
     Caption { text, samples, command: &r.command }
-}
-
-/// Digits in groups of three.
-fn grouped(n: usize) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(c);
-    }
-    out
 }

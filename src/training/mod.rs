@@ -7,7 +7,7 @@ pub use page::{curves, network_name, write_page};
 use crate::failure::{Failure, INTERNAL, INTERRUPTED, Result};
 use crate::terminal::{self, Progress, percent, sparkline};
 use excon_train::config::TrainConfig;
-use excon_train::dataset::Dataset;
+use excon_train::dataset::{self, Dataset};
 use excon_train::trainer::{EpochRecord, Observer, StepRecord};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -107,7 +107,9 @@ impl Observer for Training {
         }
         self.step_began = Some(Instant::now());
         self.progress.at(record.overall() as u64);
-        self.show(record.learning_rate);
+        if self.progress.is_live() {
+            self.show(record.learning_rate);
+        }
     }
 
     fn epoch(&mut self, record: &EpochRecord) {
@@ -137,9 +139,7 @@ impl Observer for Training {
 
 /// The data set of a configuration, with training pictures.
 pub fn open(config: &TrainConfig) -> Result<Dataset> {
-    use excon_train::dataset::{self, OpenOptions};
-    let TrainConfig { image_size, seed, validation, classes, .. } = *config;
-    let data = dataset::open(&config.data, &OpenOptions { image_size, seed, validation, classes })?;
+    let data = dataset::open(&config.data, &config.open_options())?;
     data.require_training()?;
     Ok(data)
 }

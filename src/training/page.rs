@@ -2,7 +2,7 @@
 
 use crate::failure::Result;
 use crate::settings::flat;
-use crate::terminal::{duration, percent};
+use crate::terminal::{duration, grouped, percent};
 use excon_edge::file::replace;
 use excon_edge::page::{
     Caption, Column, KeyFigure, LineChart, Series, Unit, commands, document, figure, line_chart, pair, section, table,
@@ -57,11 +57,16 @@ pub fn write_page(run: &Path, trained: &Trained, data: &Dataset, next: &[String]
         ),
         key("NLL", format!("{:.3}", m.validation_nll), "nats, before scaling".into(), false),
         key("kept", format!("epoch {}", m.epoch), format!("of {}", config.epochs), false),
-        key("time", duration(m.seconds), format!("{} pictures, {} classes", data.train.len(), m.labels.len()), false),
+        key(
+            "time",
+            duration(m.seconds),
+            format!("{} pictures, {} classes", grouped(data.train.len()), m.labels.len()),
+            false,
+        ),
     ];
     let command =
         format!("excon train --data {} --recipe {} … --out {}", config.data, config.recipe.as_str(), run.display());
-    let samples = format!("{} training pictures", data.train.len());
+    let samples = format!("{} training pictures", grouped(data.train.len()));
     let words = match m.refit_l2 {
         Some(_) => "The linear head was refitted to convergence on frozen features after the last epoch.",
         None => "The trained linear head was kept.",

@@ -11,6 +11,7 @@ pub use methods::{ComposeConfig, EddaConfig, HybridConfig, MixupConfig, QueueCon
 pub use name::RecipeName;
 
 use crate::augment::RandomView;
+use crate::dataset::OpenOptions;
 use crate::explain::{ExplainConfig, MaskRule};
 use crate::loss::{Background, SupCon};
 use crate::network::Stem;
@@ -333,6 +334,12 @@ impl TrainConfig {
             }
             _ => Ok(()),
         }
+    }
+
+    /// How the data set is opened.
+    pub fn open_options(&self) -> OpenOptions {
+        let Self { image_size, seed, validation, classes, .. } = *self;
+        OpenOptions { image_size, seed, validation, classes }
     }
 
     /// One line that names the method fully, such as `excon (device, joint)`.

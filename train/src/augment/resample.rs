@@ -113,3 +113,47 @@ pub(crate) fn resize_bytes(
     }
     out
 }
+
+/// One row along x: interleaved pixels to three planar rows.
+pub(super) fn blend_pixels(x: &Taps, row: &[f32], out: [&mut [f32]; 3]) {
+    let [red, green, blue] = out;
+    let targets = red.iter_mut().zip(green).zip(blue).zip(&x.start);
+    // Enlarging always needs two taps: the usual case.
+    if x.count == 2 {
+        for ((((r, g), b), start), w) in targets.zip(x.weights.chunks_exact(2)) {
+            let p = &row[start * 3..start * 3 + 6];
+            *r = w[0] * p[0] + w[1] * p[3];
+            *g = w[0] * p[1] + w[1] * p[4];
+            *b = w[0] * p[2] + w[1] * p[5];
+        }
+        return;
+    }
+    for ((((r, g), b), start), weights) in targets.zip(x.weights.chunks_exact(x.count)) {
+        let mut sum = [0f32; 3];
+        for (w, p) in weights.iter().zip(row[start * 3..].chunks_exact(3)) {
+            for c in 0..3 {
+                sum[c] += w * p[c];
+            }
+        }
+        [*r, *g, *b] = sum;
+    }
+}
+
+/// Output row `o` along y: a weighted sum of the rows that begin at `rows`.
+pub(super) fn blend_rows(y: &Taps, o: usize, rows: &[f32], out: &mut [f32]) {
+    let size = out.len();
+    let weights = &y.weights[o * y.count..(o + 1) * y.count];
+    if let &[w0, w1] = weights {
+        let (first, second) = rows[..2 * size].split_at(size);
+        for ((value, a), b) in out.iter_mut().zip(first).zip(second) {
+            *value = w0 * a + w1 * b;
+        }
+        return;
+    }
+    out.fill(0.0);
+    for (w, row) in weights.iter().zip(rows.chunks_exact(size)) {
+        for (value, a) in out.iter_mut().zip(row) {
+            *value += w * a;
+        }
+    }
+}

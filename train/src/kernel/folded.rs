@@ -1,11 +1,11 @@
 //! The inference form of a [`chain`](super::chain()): norms folded into the convolutions, bias, residual and activation in
 //! their epilogue, and a few images taken through all links while they are in a thread's cache.
 
-use super::chain::{Link, Source};
 use super::conv::Shapes;
 use super::correlate::Epilogue;
 use super::frame::Frame;
 use super::job::{Job, Load, shared_chunks};
+use super::link::{Link, Source};
 use super::{Shared, uninitialised, with_floats, with_scratch};
 use candle_core::{Device, Result, Tensor, bail};
 use excon_edge::kernel::active;

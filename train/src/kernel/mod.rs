@@ -12,6 +12,7 @@ mod depthwise;
 mod folded;
 mod frame;
 mod job;
+mod link;
 mod norm;
 mod pixelwise;
 mod pool;
@@ -19,9 +20,10 @@ mod pool;
 mod tests;
 mod weight_gradient;
 
-pub use chain::{Link, Source, chain};
+pub use chain::chain;
 pub use conv::{Convolution, conv2d, conv2d_fused};
 pub use folded::chain_folded;
+pub use link::{Link, Source};
 pub use norm::{EPSILON, NormOutput, Statistics, batch_norm};
 pub use pool::{global_pool, max_pool};
 
