@@ -1,8 +1,9 @@
 //! Milliseconds per image of inference and of a whole training step, on one and two threads.
 //!
-//! `cargo bench -p excon-train --bench step -- [NETWORK …]`, all without a name. Wall time is the least of a few repetitions, as other work on the machine
-//! can only add to it; CPU time (Linux) is that of all threads, averaged, and tells more on a busy machine. GFLOP/s
-//! counts the convolutions' multiply-adds as two, three times for a step, by CPU time where there is one.
+//! `cargo bench -p excon-train --bench step -- [NETWORK …]`, all without a name. Wall time is the least of a few
+//! repetitions, as other work on the machine can only add to it; CPU time (Linux) is that of all threads, averaged, and
+//! tells more on a busy machine. GFLOP/s counts the convolutions' multiply-adds as two, three times for a step, by CPU
+//! time where there is one.
 
 use candle_core::{Device, Result, Tensor};
 use excon_train::network::{Graph, Network, NormMode, Op, Stem, build};

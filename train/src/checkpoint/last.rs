@@ -2,10 +2,9 @@
 //!
 //! One file, so that one rename changes it: weights, running statistics and momentum of both optimizers, what the
 //! recipe carries, the best weights where they are of an earlier epoch, and in its metadata the settings and every
-//! epoch's record. Randomness is
-//! keyed by (seed, purpose, epoch, picture), so no generator has a state to save. The file is written before the first
-//! epoch and removed when the run is finished: where it lies, a run is unfinished. It is in TOML inside, whose numbers
-//! are read back exactly.
+//! epoch's record. Randomness is keyed by (seed, purpose, epoch, picture), so no generator has a state to save. The file
+//! is written before the first epoch and removed when the run is finished: where it lies, a run is unfinished. Settings
+//! and records are TOML inside, whose numbers are read back exactly.
 
 use super::{State, WEIGHTS_LIMIT, hex, parse_weights, read_bounded, refuse};
 use crate::config::TrainConfig;
@@ -146,11 +145,11 @@ impl Last {
     }
 }
 
-/// Whether `config` on `data` is the run with these settings and this digest. Where the data lie and which device trains
-/// may differ.
+/// Whether `config` on `data` is the run with these settings and this digest. Where the data lie, which device trains and
+/// how many checkpoints are kept may differ.
 pub(crate) fn same(of: &TrainConfig, data_digest: &str, config: &TrainConfig, data: &Dataset) -> Result<()> {
-    let TrainConfig { device, precision, .. } = *config;
-    let moved = TrainConfig { data: config.data.clone(), device, precision, ..of.clone() };
+    let TrainConfig { device, precision, keep, .. } = *config;
+    let moved = TrainConfig { data: config.data.clone(), device, precision, keep, ..of.clone() };
     if let Some((name, was, is)) = moved.difference(config) {
         let reason =
             format!("the run was begun with {was}, now it is {is}. Resume with the settings it was begun with");

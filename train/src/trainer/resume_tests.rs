@@ -198,8 +198,8 @@ fn other_settings_other_pictures_and_missing_runs_are_refused() {
         }
         let other = Dataset { digest: "other".into(), ..data.clone() };
         assert!(matches!(resume(&config, &other).unwrap(), Error::Dataset { .. }));
-        // The same pictures may have moved.
-        let moved = TrainConfig { data: "elsewhere".into(), ..config.clone() };
+        // The same pictures may have moved, and more checkpoints may be kept.
+        let moved = TrainConfig { data: "elsewhere".into(), keep: 3, ..config.clone() };
         assert!(matches!(
             train_in(&moved, &data, path, Start::Resume, &mut StopAfter(1)),
             Ok(_) | Err(Error::Interrupted { .. })
