@@ -3,11 +3,13 @@
 //! Data goes to stdout, progress and errors to stderr. Exit codes: 0 done · 1 a check said no · 64 usage · 65 bad input ·
 //! 69 unreachable · 70 internal · 73 cannot write · 130 interrupted.
 
+mod agreement;
 mod commands;
 mod comparison;
 mod demo;
 mod evaluation;
 mod failure;
+mod model;
 mod settings;
 mod terminal;
 mod training;

@@ -14,11 +14,11 @@ use crate::{Error, Result, export, onnx, seal};
 use excon_edge::bundle::{Bundle, Precision};
 use excon_edge::engine::{self, Engine};
 use excon_edge::file::replace;
-use excon_edge::image::Preprocess;
 use excon_edge::predictor::Parts;
 use excon_edge::probability::fit_temperature;
 use excon_train::config::RecipeName;
 use excon_train::dataset::{Dataset, Split, split_validation};
+use excon_train::evaluate::planar;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -270,11 +270,11 @@ fn quantize(
         return Err(Error::Pictures { data: data.name.clone(), reason });
     }
     progress(Step::Ranges(calibration));
-    let images = normalised(&data.train, &order[..calibration], &source.preprocess);
+    let images = planar(&data.train, &order[..calibration], &source.preprocess);
     let observed = Observed::new(network, &images)?;
     progress(Step::Rules(total - calibration));
     let held_back = &order[calibration..total];
-    let images = normalised(&data.train, held_back, &source.preprocess);
+    let images = planar(&data.train, held_back, &source.preprocess);
     let classes: Vec<usize> = held_back.iter().map(|&i| data.train.labels[i]).collect();
     let selection = select(network, &observed, &source.labels, &images, &classes)?;
     let one = network.input_shape().iter().product::<usize>();
@@ -302,7 +302,7 @@ pub fn compare_on(
     let all = |engine: &dyn Engine, split: &Split| -> Result<Vec<f32>> {
         let mut logits = Vec::with_capacity(split.len() * classes);
         for chunk in (0..split.len()).collect::<Vec<_>>().chunks(64) {
-            logits.extend(engine.run(&normalised(split, chunk, &source.preprocess))?.logits);
+            logits.extend(engine.run(&planar(split, chunk, &source.preprocess))?.logits);
         }
         Ok(logits)
     };
@@ -344,13 +344,6 @@ fn check_data(source: &Source, data: &Dataset) -> Result<Vec<String>> {
     let same = data.digest == source.data_digest;
     let note = "the pictures are not the ones this run was trained on: validation may overlap with its training";
     Ok(if same { vec![] } else { vec![note.to_string()] })
-}
-
-/// Planar, normalised pictures, one after the other.
-fn normalised(split: &Split, indices: &[usize], preprocess: &Preprocess) -> Vec<f32> {
-    let mut images = Vec::with_capacity(indices.len() * split.size * split.size * 3);
-    indices.iter().for_each(|&i| preprocess.normalise(&split.to_picture(i), &mut images));
-    images
 }
 
 /// At most `limit` pictures, evenly spread, and at least one of every class that has one.

@@ -1,11 +1,13 @@
 //! `excon embed`: the network's vector of every picture, as a NumPy array.
 
-use super::evaluate::{Model, Which};
+use super::evaluate::Which;
 use crate::failure::Result;
+use crate::model::Model;
 use crate::terminal::{self, Format, Progress};
 use clap::Args;
 use excon_edge::file::replace;
 use excon_train::checkpoint::Run;
+use excon_train::config::Device;
 use excon_train::evaluate::{Embedding, embeddings};
 use excon_train::npy;
 use serde_json::json;
@@ -43,7 +45,7 @@ impl Embed {
     /// Embeds.
     pub fn run(&self, format: Format) -> Result<()> {
         let run = Run::open(&self.run)?;
-        let model = Model::from_run(&run)?;
+        let model = Model::from_run(&run, Device::Cpu)?;
         let data = model.data(&self.data)?;
         let split = self.split.of(&data);
         let progress = Progress::start("embed", 1);

@@ -3,20 +3,14 @@
 use super::{figures, multi_label, robustness};
 use crate::evaluation::{self, Report};
 use crate::failure::{Failure, Result};
+use crate::model::{self, Model};
 use crate::terminal::{self, Format, Progress};
 use clap::Args;
-use excon_edge::bundle::Bundle;
-use excon_edge::engine::Engine;
-use excon_edge::image::Preprocess;
-use excon_edge::probability::fit_temperature;
-use excon_edge::saliency::LinearHead;
-use excon_train::checkpoint::Run;
-use excon_train::config::RecipeName;
+use excon_train::config::Device;
 use excon_train::corruption::Published;
-use excon_train::dataset::{self, Dataset, OpenOptions, Split, split_validation};
-use excon_train::evaluate::{self, Evaluation, NetworkEngine, Regenerated, Source};
-use excon_train::network::Network;
-use std::path::{Path, PathBuf};
+use excon_train::dataset::{Dataset, Split};
+use excon_train::evaluate::{self, Regenerated, Source};
+use std::path::PathBuf;
 
 /// Measures accuracy, calibration, explanations and robustness on a data set
 #[derive(Debug, Args)]
@@ -25,6 +19,7 @@ Examples:
   excon evaluate runs/trashnet --data trashnet
   excon evaluate runs/trashnet --data trashnet --attacks --corruptions
   excon evaluate runs/cifar --data data/cifar-10-batches-bin --corrupted data/CIFAR-10-C
+  excon evaluate runs/cifar --data data/cifar-10-batches-bin --attacks --corruptions --device cuda
   excon evaluate runs/demo/trashnet.excon --data PHOTOS --split validation --limit 200
   excon evaluate runs/leoclr --data trashnet --probe
 
@@ -61,6 +56,10 @@ pub struct Evaluate {
     /// Deletion, insertion and occlusion on so many pictures, 75 passes each; 0 leaves them out
     #[arg(long, value_name = "N", default_value_t = 256)]
     explained: u32,
+    /// Where a run's network is executed: cpu or cuda, the first NVIDIA graphics card
+    #[arg(long, value_name = "NAME", value_parser = model::device, default_value = "cpu", env = "EXCON_DEVICE",
+        hide_env_values = true)]
+    device: Device,
     /// Write the result as JSON here too
     #[arg(long, value_name = "FILE.json")]
     out: Option<PathBuf>,
@@ -92,129 +91,6 @@ impl Which {
     }
 }
 
-/// A network ready to be measured.
-pub struct Model {
-    /// Executes it.
-    pub engine: Box<dyn Engine>,
-    /// Its linear head.
-    pub head: LinearHead,
-    /// Class names.
-    pub labels: Vec<String>,
-    /// From picture to input.
-    pub preprocess: Preprocess,
-    /// Temperature it brings; none for a run.
-    pub temperature: Option<f64>,
-    /// SHA-256 of a run's weights or a bundle's manifest.
-    pub digest: String,
-    /// Seed and validation share of the splits it was made with.
-    pub seed: u64,
-    validation: f64,
-    classes: Option<usize>,
-    multi_label: bool,
-}
-
-impl Model {
-    /// Opens a bundle (a file) or a run (a folder with `run.json`).
-    pub fn open(path: &Path) -> Result<Self> {
-        if path.is_dir() && path.join("run.json").is_file() {
-            return Self::from_run(&Run::open(path)?);
-        }
-        if path.is_dir() && !path.join("manifest.json").is_file() {
-            return Err(Failure::input(format!(
-                "{} is neither a run folder (no run.json) nor a bundle. Give what `excon train --out` or \
-                 `excon convert --out` wrote",
-                path.display()
-            )));
-        }
-        let bundle = Bundle::open(path)?;
-        let m = &bundle.manifest;
-        Ok(Self {
-            engine: excon_edge::engine::open(&bundle.model, &path.display().to_string())?,
-            head: bundle.head.clone(),
-            labels: m.labels.clone(),
-            preprocess: m.preprocess.clone(),
-            temperature: Some(m.calibration.temperature),
-            digest: bundle.digest.clone(),
-            seed: m.provenance.seed,
-            validation: OpenOptions::default().validation,
-            classes: None,
-            multi_label: false,
-        })
-    }
-
-    /// The trained network of a run.
-    pub fn from_run(run: &Run) -> Result<Self> {
-        let m = &run.manifest;
-        let engine = NetworkEngine::new(run.network()?, m.preprocess.size)?;
-        Ok(Self {
-            head: head(engine.network())?,
-            engine: Box::new(engine),
-            labels: m.labels.clone(),
-            preprocess: m.preprocess.clone(),
-            temperature: None,
-            digest: m.weights_sha256.clone(),
-            seed: m.seed,
-            validation: m.config.validation,
-            classes: m.config.classes,
-            multi_label: m.config.recipe == RecipeName::MultiLabel,
-        })
-    }
-
-    /// Opens a data set with the splits and the picture size the model was made with.
-    pub fn data(&self, source: &str) -> Result<Dataset> {
-        let image_size = Some(self.preprocess.size);
-        let (seed, validation, classes) = (self.seed, self.validation, self.classes);
-        let data = dataset::open(source, &OpenOptions { image_size, seed, validation, classes })?;
-        if data.is_multi_label() != self.multi_label {
-            let (it, model) = if self.multi_label { ("one class", "sets") } else { ("sets", "one class") };
-            return Err(Failure::input(format!(
-                "pictures of data set {source} have {it} of labels, the model knows {model}. Give data as it was trained on"
-            )));
-        }
-        if data.labels != self.labels {
-            let (ours, theirs) = (self.labels.join(", "), data.labels.join(", "));
-            return Err(Failure::input(format!(
-                "data set {source} has the classes {theirs}, the model knows {ours}. Give data with the same classes"
-            )));
-        }
-        Ok(data)
-    }
-
-    /// The temperature it brings, or one fitted on the fit half of validation (1 where there is none); with the
-    /// number of pictures behind it.
-    pub fn temperature(&self, data: &Dataset) -> Result<(f64, usize)> {
-        if let Some(temperature) = self.temperature {
-            return Ok((temperature, 0));
-        }
-        let (fit, _) = split_validation(&data.validation, self.seed);
-        if fit.len() < 10 {
-            return Ok((1.0, 0));
-        }
-        let fit = data.validation.subset(&fit);
-        let logits = evaluate::logits(self.engine.as_ref(), &fit, &self.preprocess)?;
-        Ok((fit_temperature(&logits, self.labels.len(), &fit.labels)?, fit.len()))
-    }
-
-    /// Measures a split.
-    pub fn evaluate(&self, split: &Split, temperature: f64) -> Result<Evaluation> {
-        Ok(evaluate::evaluate(self.engine.as_ref(), &self.head, split, &self.preprocess, temperature)?)
-    }
-}
-
-/// The linear head of a trained network.
-fn head(network: &Network) -> Result<LinearHead> {
-    let graph = network.graph();
-    let name = &graph.nodes[graph.logits].name;
-    let state = network.state()?;
-    let values = |part: &str| -> Result<Vec<f32>> {
-        let tensor = state.get(&format!("{name}.{part}"));
-        let tensor = tensor.ok_or_else(|| Failure::input(format!("network node {name} has no {part}. Train again")))?;
-        Ok(tensor.flatten_all().and_then(|t| t.to_vec1()).map_err(excon_train::Error::from)?)
-    };
-    let (classes, channels) = (graph.channels(graph.logits), graph.channels(graph.pooled));
-    Ok(LinearHead::new(classes, channels, values("weight")?, values("bias")?)?)
-}
-
 impl Evaluate {
     /// Measures.
     pub fn run(&self, format: Format) -> Result<()> {
@@ -223,7 +99,7 @@ impl Evaluate {
                 "--attacks needs gradients, which a bundle has not. Give the run it was made from",
             ));
         }
-        let model = Model::open(&self.model)?;
+        let model = Model::open(&self.model, self.device)?;
         let data = model.data(&self.data)?;
         let split = self.split.of(&data);
         let split = &match self.limit {
@@ -249,11 +125,9 @@ impl Evaluate {
         progress.finish(&format!("{} pictures with {}", split.len(), evaluation.engine));
         let (engine, preprocess, seed) = (model.engine.as_ref(), &model.preprocess, model.seed);
         let explanations = robustness::explain(engine, &model.head, split, preprocess, self.explained as usize)?;
-        let attacks = match self.attacks {
-            true => {
-                Some(robustness::attack(&Run::open(&self.model)?.network()?, split, preprocess, temperature, seed)?)
-            }
-            false => None,
+        let attacks = match (&model.white_box, self.attacks) {
+            (Some(network), true) => Some(robustness::attack(network.as_ref(), split, preprocess, temperature, seed)?),
+            _ => None,
         };
         let corruptions = match &published {
             Some(published) => Some(published as &dyn Source),

@@ -1,5 +1,6 @@
 //! The commands by name, one file each.
 
+mod compare;
 mod completions;
 pub mod convert;
 mod data;
@@ -44,6 +45,7 @@ enum Command {
     Data(data::Data),
     Train(Box<train::Train>),
     Evaluate(evaluate::Evaluate),
+    Compare(compare::Compare),
     Report(report::Report),
     Embed(embed::Embed),
     Convert(convert::Convert),
@@ -58,6 +60,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Data(command) => command.run(cli.format),
         Command::Train(command) => command.run(cli.format),
         Command::Evaluate(command) => command.run(cli.format),
+        Command::Compare(command) => command.run(cli.format),
         Command::Report(command) => command.run(cli.format),
         Command::Embed(command) => command.run(cli.format),
         Command::Convert(command) => command.run(cli.format),

@@ -1,7 +1,7 @@
 //! What `excon evaluate` says of a run whose pictures have sets of labels: average precisions.
 
-use super::evaluate::Model;
 use crate::failure::Result;
+use crate::model::Model;
 use crate::terminal::{self, Format, Progress, percent};
 use excon_train::dataset::{Dataset, Split};
 use excon_train::evaluate::{LabelFigures, evaluate_labels};

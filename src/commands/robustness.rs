@@ -7,9 +7,8 @@ use excon_edge::image::Preprocess;
 use excon_edge::saliency::LinearHead;
 use excon_train::dataset::Split;
 use excon_train::evaluate::{
-    Attack, Attacked, Cell, Corrupted, Explanations, SEVERITIES, Source, attacked, corrupted, explanations,
+    Attack, Attacked, Cell, Corrupted, Explanations, SEVERITIES, Source, WhiteBox, attacked, corrupted, explanations,
 };
-use excon_train::network::Network;
 
 /// Measures explanations and embeddings on a sample.
 pub fn explain(
@@ -30,7 +29,13 @@ pub fn explain(
 }
 
 /// Measures every attack.
-pub fn attack(network: &Network, split: &Split, p: &Preprocess, temperature: f64, seed: u64) -> Result<Vec<Attacked>> {
+pub fn attack(
+    network: &dyn WhiteBox,
+    split: &Split,
+    p: &Preprocess,
+    temperature: f64,
+    seed: u64,
+) -> Result<Vec<Attacked>> {
     let progress = Progress::start("attacks", Attack::ALL.len() as u64);
     let mut all = Vec::new();
     for attack in Attack::ALL {

@@ -11,12 +11,13 @@ mod report;
 mod stream;
 mod train;
 
-use crate::commands::evaluate::Model;
 use crate::failure::{Failure, Result};
+use crate::model::Model;
 use crate::terminal::{self, Format, Progress, duration, percent};
 use board::{Board, Photograph, Stretch, Watched};
 use excon_edge::file::replace;
 use excon_edge::predictor::Prediction;
+use excon_train::config::Device;
 use excon_train::dataset::Dataset;
 use page::{Example, Examples};
 use report::{Acts, Data, Report, Side};
@@ -55,7 +56,7 @@ pub fn run(options: &Options, format: Format) -> Result<()> {
     acts.convert = act.elapsed().as_secs_f64();
 
     let act = Instant::now();
-    let (float, int8) = evaluate(&Model::from_run(&run)?, &Model::open(&bundle)?, &data)?;
+    let (float, int8) = evaluate(&Model::from_run(&run, Device::Cpu)?, &Model::open(&bundle, Device::Cpu)?, &data)?;
     acts.evaluate = act.elapsed().as_secs_f64();
 
     let act = Instant::now();

@@ -31,6 +31,7 @@ fn from_a_class_folder_to_an_alarm() {
     let evaluated = excon(here, &["evaluate", "own.excon", "--data", "own", "--format", "json"]).expect(0).json();
     assert_eq!(evaluated["schema"], "excon.evaluation/1");
     measures_robustness(here);
+    compares_forms(here);
 
     // Frames that the network never saw so dark.
     let frames = here.join("frames");
@@ -52,6 +53,35 @@ fn from_a_class_folder_to_an_alarm() {
     assert!(status.stdout.contains("alarm"), "{}", status.stdout);
     excon_edge(here, &["acknowledge", "own.excon", "--state", "state"]).expect(0);
     excon_edge(here, &watch).expect(0);
+}
+
+/// The run against its bundle, the bundle on two engines, and a bare ONNX file; what is no pair is refused.
+fn compares_forms(here: &Path) {
+    let compare =
+        |a: &str, b: &str| excon(here, &["compare", a, b, "--data", "own", "--format", "json"]).expect(0).json();
+    let c = compare("run", "own.excon");
+    assert_eq!(
+        (&c["schema"], &c["a"]["engine"], &c["b"]["engine"]),
+        (&"excon.compare/1".into(), &"candle".into(), &"int8".into())
+    );
+    assert!(c["same_class"].as_f64().unwrap() > 0.7, "{c}");
+    assert!(c["map_cosine"].as_f64().unwrap() > 0.9 && c["logits_db"].as_f64().unwrap() > 10.0, "{c}");
+    assert!(c["layers"].as_array().unwrap().len() > 8 && c["a"]["milliseconds"].as_f64().unwrap() > 0.0);
+    // Two engines compute the same integers.
+    let c = compare("own.excon", "tract:own.excon");
+    assert_eq!((&c["b"]["engine"], c["same_class"].as_f64(), &c["layers"]), (&"tract".into(), Some(1.0), &Value::Null));
+    let c = compare("own.onnx", "run");
+    assert!(c["a"]["temperature"].as_f64().unwrap() > 0.0 && c["layers"].is_null());
+    let page = ["compare", "run", "own.excon", "--data", "own", "--limit", "4", "--out", "compare.html"];
+    let said = excon(here, &page).expect(0).stdout;
+    assert!(said.contains("same class") && said.contains("compare.html"), "{said}");
+    assert!(fs::read_to_string(here.join("compare.html")).unwrap().contains("Layer by layer"));
+    excon(here, &["compare", "own.onnx", "own.onnx", "--data", "own"]).expect(64);
+    excon(here, &["compare", "run", "tract:run", "--data", "own"]).expect(64);
+    excon(here, &["compare", "run", "missing.excon", "--data", "own"]).expect(65);
+    // Runs are executed elsewhere only where that is built in and at hand; a bundle has its own engine.
+    excon(here, &["evaluate", "own.excon", "--data", "own", "--device", "cuda"]).expect(64);
+    excon(here, &["evaluate", "own.excon", "--data", "own", "--device", "tpu"]).expect(64);
 }
 
 /// Attacks on the run, corruptions on run and bundle, as JSON and for people.

@@ -54,8 +54,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         m.epoch, m.refit_l2, m.validation_accuracy, m.validation_nll, m.seconds
     );
     let preprocess = m.preprocess.clone();
+    let head = network_head(&trained.network)?;
     let engine = NetworkEngine::new(trained.network, data.test.size)?;
-    let head = network_head(engine.network())?;
     for (name, split) in [("validation", &data.validation), ("test", &data.test)] {
         let e = evaluate(&engine, &head, split, &preprocess, 1.0)?;
         println!(

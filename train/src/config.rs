@@ -54,6 +54,16 @@ pub enum Device {
     Cuda,
 }
 
+impl Device {
+    /// What a build without the graphics card says.
+    #[cfg(not(feature = "cuda"))]
+    pub(crate) fn not_built_in() -> Error {
+        let reason = "this program was built without CUDA. Build it with `cargo build --release --features cuda` \
+                      (no CUDA toolkit is needed for that), or use --device cpu";
+        Error::Setting { name: "device".into(), reason: reason.into() }
+    }
+}
+
 /// Numbers of maps and of convolutions on the graphics card; master weights, sums and statistics are always `f32`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -113,6 +113,16 @@ pub(super) struct NormAt {
     pub variance: Address,
 }
 
+/// What is known behind a norm on the way back.
+pub(super) struct After<'a> {
+    /// The gradient of the chain's output, one or two maps to be added.
+    pub gradient: [Option<&'a Map>; 2],
+    /// The output and its upper end, where it ends in an activation.
+    pub gate: Option<(&'a Map, f32)>,
+    /// Whether the gradient goes to a residual too.
+    pub residual: bool,
+}
+
 /// Settings of an optimizer's step.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sgd {

@@ -3,15 +3,17 @@
 //! built or to start, and says which one is missing when asked to train without it.
 //!
 //! From the ground up: `device` (what the engine needs of a device), `card` and `convolution` (the graphics card),
-//! `memory`, `kernels` (the text in `kernels/*.cu`, a typed function each), `parameters`, `walk` (the network's graph,
-//! forward and backward), `step` (a step of each method), `engine` (the trainer's
-//! [`Accelerator`](crate::trainer::accelerator)). All but `card` and `convolution` is tested on any machine with a C++
+//! `memory`, `kernels` (the text in `kernels/*.cu`, a typed function each), `parameters`, `walk` and `backward` (the network's
+//! graph), `step` (a step of each method), `engine` (the trainer's
+//! [`Accelerator`](crate::trainer::accelerator)), `inference` (a trained network to be measured). All but `card` and `convolution` is tested on any machine with a C++
 //! compiler, which runs the kernels' own text.
 
+mod backward;
 mod card;
 mod convolution;
 mod device;
 mod engine;
+mod inference;
 mod kernels;
 mod memory;
 mod parameters;
@@ -19,6 +21,8 @@ mod step;
 #[cfg(test)]
 mod tests;
 mod walk;
+
+pub(crate) use inference::CudaNetwork;
 
 #[cfg(not(test))]
 use crate::config::Precision;

@@ -1,8 +1,7 @@
-//! Walks a network's graph on the device: the same plan as on the CPU, and the backward pass from it.
+//! Walks a network's graph forward on the device, by the same plan as on the CPU.
 //!
-//! A chain convolution → norm → [sum] → activation is a convolution and two kernels forward, two kernels and two convolutions
-//! backward. Where two gradients of a map meet they stay two maps, and the kernel that needs their sum adds them as it
-//! reads.
+//! A chain convolution → norm → [sum] → activation is a convolution and two kernels; backward (`backward.rs`) it is two
+//! kernels and two convolutions.
 
 use super::device::{Convolution, Direction};
 use super::kernels::{Machine, Map, Matrix, NormAt, Weights, Windows};
@@ -20,18 +19,19 @@ pub(super) enum Value {
 }
 
 /// What the backward pass needs of a norm with batch statistics: its input and its statistics.
-struct Saved {
-    x: Map,
-    statistics: Block,
+pub(super) struct Saved {
+    pub x: Map,
+    pub statistics: Block,
 }
 
 /// A forward pass.
 pub(super) struct Pass {
-    plan: Plan,
-    values: Vec<Option<Value>>,
-    /// By the node that ends the chain.
-    saved: Vec<Option<Saved>>,
-    weights: Option<Weights>,
+    pub(super) mode: NormMode,
+    pub(super) plan: Plan,
+    pub(super) values: Vec<Option<Value>>,
+    /// By the node that ends the chain; nothing with running statistics.
+    pub(super) saved: Vec<Option<Saved>>,
+    pub(super) weights: Option<Weights>,
 }
 
 impl Pass {
@@ -65,14 +65,8 @@ pub(super) struct Wanted<'a> {
     pub fetch: &'a [NodeId],
     /// Rows that do not count once in batch statistics.
     pub weights: Option<&'a Weights>,
-    /// Whether [`backward`] follows; it needs batch statistics.
+    /// Whether [`Walker::backward`] follows.
     pub backward: bool,
-}
-
-/// A gradient on its way: maps that are still to be added, or a matrix.
-enum Gradient {
-    Maps(Vec<Map>),
-    Matrix(Matrix),
 }
 
 /// A graph with its numbers on a device.
@@ -103,7 +97,8 @@ impl Walker {
             self.parameters.fold()?;
         }
         let count = graph.nodes.len();
-        let mut pass = Pass { plan, values: vec![None; count], saved: vec![], weights: wanted.weights.cloned() };
+        let (mode, weights) = (wanted.mode, wanted.weights.cloned());
+        let mut pass = Pass { mode, plan, values: vec![None; count], saved: vec![], weights };
         pass.saved.resize_with(count, || None);
         for id in 0..count {
             let value = match pass.plan.steps[id] {
@@ -117,14 +112,12 @@ impl Walker {
                         Some(conv) => self.convolve(conv, &input)?,
                         None => input,
                     };
-                    // Nobody else reads the convolution's result, and without a backward pass nobody will.
-                    let y = if conv.is_some() && !wanted.backward { x.clone() } else { self.machine.like(&x)? };
+                    // Nobody else reads the convolution's result, and but for the gradients of statistics nobody will.
+                    let last = conv.is_some() && (!wanted.backward || mode == NormMode::Eval);
+                    let y = if last { x.clone() } else { self.machine.like(&x)? };
                     let statistics = self.normalise(norm, &x, residual.as_ref(), clip, wanted, &y)?;
                     if wanted.backward {
-                        let Some(statistics) = statistics else {
-                            return Err(unfit(graph, norm, "has no backward pass with running statistics"));
-                        };
-                        pass.saved[id] = Some(Saved { x, statistics });
+                        pass.saved[id] = statistics.map(|statistics| Saved { x, statistics });
                     }
                     Value::Map(y)
                 }
@@ -190,7 +183,9 @@ impl Walker {
                 let (weight, bias) = self.parameters.linear(id);
                 let y = machine.matrix(x.rows, output)?;
                 let shape = [x.rows, output, input];
-                machine.product(shape, [false, true], (x.at(), weight, y.at()), (1.0, false, false))?;
+                // What is answered is not rounded: a map adds up to its logit.
+                let exact = pass.mode == NormMode::Eval;
+                machine.product(shape, [false, true], (x.at(), weight, y.at()), (1.0, false, exact))?;
                 machine.bias(&y, bias)?;
                 Value::Matrix(y)
             }
@@ -199,7 +194,7 @@ impl Walker {
         })
     }
 
-    fn shape(&self, id: NodeId, x: &Map) -> Result<Convolution> {
+    pub(super) fn shape(&self, id: NodeId, x: &Map) -> Result<Convolution> {
         let Op::Conv { output, kernel, stride, padding, groups, .. } = self.graph.nodes[id].op else {
             return Err(unfit(&self.graph, id, "is no convolution"));
         };
@@ -218,182 +213,8 @@ impl Walker {
         self.machine.device().convolve(Direction::Forward, &shape, [x.at(), weight], y.at())?;
         Ok(y)
     }
-
-    /// Gradients of all parameters that the pass used, from those of its outputs. Gradients of maps live as short as they
-    /// can, and so do the pass's values.
-    ///
-    /// # Errors
-    /// When a node cannot run, or the device refuses.
-    pub fn backward(&self, mut pass: Pass, outputs: Vec<(NodeId, Matrix)>) -> Result<()> {
-        let mut gradients: Vec<Option<Gradient>> = vec![];
-        gradients.resize_with(self.graph.nodes.len(), || None);
-        for (id, gradient) in outputs {
-            gradients[id] = Some(Gradient::Matrix(gradient));
-        }
-        for id in (0..self.graph.nodes.len()).rev() {
-            match (pass.plan.steps[id], gradients[id].take()) {
-                (Step::Single, Some(Gradient::Matrix(g))) => self.single_backward(&pass, id, g, &mut gradients)?,
-                (Step::Single, Some(Gradient::Maps(g))) if id > 0 => {
-                    let g = self.sum(g)?;
-                    self.map_backward(&pass, id, g, &mut gradients)?;
-                }
-                (Step::Chain { conv, norm, residual, clip }, Some(Gradient::Maps(g))) => {
-                    let saved = pass.saved[id].take().ok_or_else(|| unfit(&self.graph, id, "kept nothing"))?;
-                    self.chain_backward(&pass, id, (conv, norm, residual, clip), g, saved, &mut gradients)?;
-                }
-                _ => {}
-            }
-            pass.values[id] = None;
-        }
-        Ok(())
-    }
-
-    fn chain_backward(
-        &self,
-        pass: &Pass,
-        id: NodeId,
-        (conv, norm, residual, clip): (Option<NodeId>, NodeId, Option<NodeId>, Clip),
-        mut gradient: Vec<Map>,
-        saved: Saved,
-        gradients: &mut [Option<Gradient>],
-    ) -> Result<()> {
-        let graph = &self.graph;
-        if gradient.len() > 2 {
-            gradient = vec![self.sum(gradient)?];
-        }
-        let gate = if clip == Clip::NONE { None } else { Some((pass.map(graph, id)?, clip.high)) };
-        let (at, to) = self.parameters.norm(norm)?;
-        let both = [gradient.first(), gradient.get(1)];
-        let weights = pass.weights.as_ref();
-        let (dx, dresidual) = self.machine.norm_gradient(
-            both,
-            gate,
-            &saved.x,
-            &saved.statistics,
-            weights,
-            at.gamma,
-            to,
-            residual.is_some(),
-        )?;
-        if let (Some(residual), Some(dresidual)) = (residual, dresidual) {
-            push(gradients, residual, dresidual);
-        }
-        match conv {
-            Some(conv) => self.convolution_backward(pass, conv, &dx, gradients),
-            None => {
-                push(gradients, graph.nodes[norm].inputs[0], dx);
-                Ok(())
-            }
-        }
-    }
-
-    fn convolution_backward(
-        &self,
-        pass: &Pass,
-        id: NodeId,
-        gradient: &Map,
-        gradients: &mut [Option<Gradient>],
-    ) -> Result<()> {
-        let input = self.graph.nodes[id].inputs[0];
-        let x = pass.map(&self.graph, input)?;
-        let shape = self.shape(id, x)?;
-        let (weight, weight_gradient) = self.parameters.convolution(id);
-        let device = self.machine.device();
-        device.convolve(Direction::Weights, &shape, [x.at(), gradient.at()], weight_gradient)?;
-        if input > 0 {
-            let dx = self.machine.like(x)?;
-            device.convolve(Direction::Input, &shape, [gradient.at(), weight], dx.at())?;
-            push(gradients, input, dx);
-        }
-        Ok(())
-    }
-
-    /// Backward of a node alone whose output is a map.
-    fn map_backward(&self, pass: &Pass, id: NodeId, g: Map, gradients: &mut [Option<Gradient>]) -> Result<()> {
-        let (graph, machine) = (&self.graph, &self.machine);
-        let node = &graph.nodes[id];
-        let input = node.inputs[0];
-        match node.op {
-            Op::Conv { .. } => return self.convolution_backward(pass, id, &g, gradients),
-            Op::Relu | Op::Relu6 => {
-                let high = graph.clip(id).unwrap_or(Clip::NONE).high;
-                push(gradients, input, machine.gate(&g, pass.map(graph, id)?, high)?);
-            }
-            Op::Add => {
-                push(gradients, input, g.clone());
-                push(gradients, node.inputs[1], g);
-            }
-            Op::MaxPool { kernel, stride, padding } => {
-                let (x, y) = (pass.map(graph, input)?, pass.map(graph, id)?);
-                push(gradients, input, machine.max_pool_gradient(x, y, &g, Windows { kernel, stride, padding })?);
-            }
-            _ => return Err(unfit(graph, id, "has no backward pass on the graphics card")),
-        }
-        Ok(())
-    }
-
-    /// Backward of a node alone whose output is a matrix.
-    fn single_backward(&self, pass: &Pass, id: NodeId, g: Matrix, gradients: &mut [Option<Gradient>]) -> Result<()> {
-        let (graph, machine) = (&self.graph, &self.machine);
-        let node = &graph.nodes[id];
-        let input = node.inputs[0];
-        match node.op {
-            Op::GlobalPool => push(gradients, input, machine.global_pool_gradient(&g, pass.map(graph, input)?)?),
-            Op::Relu => {
-                machine.gate_matrix(&g, pass.matrix(graph, id)?)?;
-                gradients[input] = Some(Gradient::Matrix(g));
-            }
-            Op::Linear { input: columns, output } => {
-                let x = pass.matrix(graph, input)?;
-                self.linear_backward(id, &g, x)?;
-                let (weight, _) = self.parameters.linear(id);
-                let (dx, add) = match gradients[input].take() {
-                    Some(Gradient::Matrix(there)) => (there, true),
-                    _ => (machine.matrix(g.rows, columns)?, false),
-                };
-                let shape = [g.rows, columns, output];
-                machine.product(shape, [false, false], (g.at(), weight, dx.at()), (1.0, add, false))?;
-                gradients[input] = Some(Gradient::Matrix(dx));
-            }
-            _ => return Err(unfit(graph, id, "has no backward pass on the graphics card")),
-        }
-        Ok(())
-    }
-
-    /// Gradients of weight and bias of a linear layer on `x`.
-    ///
-    /// # Errors
-    /// When the device refuses.
-    pub fn linear_backward(&self, id: NodeId, g: &Matrix, x: &Matrix) -> Result<()> {
-        let (weight, bias) = self.parameters.linear_gradient(id);
-        self.machine.column_sums(g, bias)?;
-        let shape = [g.columns, x.columns, g.rows];
-        self.machine.product(shape, [true, false], (g.at(), x.at(), weight), (1.0, false, false))
-    }
-
-    /// One map from several that are to be added.
-    fn sum(&self, maps: Vec<Map>) -> Result<Map> {
-        let mut maps = maps.into_iter();
-        let Some(mut sum) = maps.next() else {
-            return Err(unfit(&self.graph, 0, "was given no gradient"));
-        };
-        for map in maps {
-            // A new map: the summands may be shared.
-            let to = self.machine.like(&sum)?;
-            self.machine.add(&sum, Some(&map), Clip::NONE, &to)?;
-            sum = to;
-        }
-        Ok(sum)
-    }
 }
 
-fn push(gradients: &mut [Option<Gradient>], id: NodeId, map: Map) {
-    match &mut gradients[id] {
-        Some(Gradient::Maps(maps)) => maps.push(map),
-        place => *place = Some(Gradient::Maps(vec![map])),
-    }
-}
-
-fn unfit(graph: &Graph, id: NodeId, reason: &str) -> Error {
+pub(super) fn unfit(graph: &Graph, id: NodeId, reason: &str) -> Error {
     Error::Graph { node: graph.nodes[id].name.clone(), reason: reason.into() }
 }

@@ -7,10 +7,10 @@
 
 use super::{BATCH, Measured};
 use crate::dataset::Split;
-use crate::network::{Network, NormMode};
 use crate::recipe::{Purpose, stream};
-use crate::{Error, Result, loss};
+use crate::{Error, Result};
 use candle_core::{Device, Tensor};
+use excon_edge::engine::Engine;
 use excon_edge::image::Preprocess;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
@@ -67,15 +67,29 @@ pub struct Attacked {
     pub measured: Measured,
 }
 
-/// The network and its normalisation: what an attacker sees.
-pub(super) struct Target<'a> {
-    network: &'a Network,
+/// A network that an attacker sees into, in eval mode, on normalised pictures N × H × W × 3.
+pub trait WhiteBox: Engine {
+    /// N × classes.
+    ///
+    /// # Errors
+    /// When the network cannot run.
+    fn logits(&self, x: &Tensor) -> Result<Tensor>;
+    /// Gradient of the sum of the pictures' cross entropies with respect to `x`, of its shape.
+    ///
+    /// # Errors
+    /// When the network cannot run, or a label is none of its classes.
+    fn gradient(&self, x: &Tensor, labels: &[usize]) -> Result<Tensor>;
+}
+
+/// A network behind its normalisation: what an attacker sees.
+pub(crate) struct Target<'a> {
+    network: &'a dyn WhiteBox,
     mean: Tensor,
     std: Tensor,
 }
 
 impl<'a> Target<'a> {
-    pub(super) fn new(network: &'a Network, mean: &[f32; 3], std: &[f32; 3]) -> Result<Self> {
+    pub(crate) fn new(network: &'a dyn WhiteBox, mean: &[f32; 3], std: &[f32; 3]) -> Result<Self> {
         let (mean, std) = (Tensor::new(mean, &Device::Cpu)?, Tensor::new(std, &Device::Cpu)?);
         Ok(Self { network, mean, std })
     }
@@ -85,21 +99,14 @@ impl<'a> Target<'a> {
     }
 
     /// Logits of pictures in 0..1, N × H × W × 3.
-    pub(super) fn logits(&self, pixels: &Tensor) -> Result<Tensor> {
-        let logits = self.network.graph().logits;
-        Ok(self.network.infer(&self.normalised(pixels)?, NormMode::Eval, &[logits])?.remove(0))
+    pub(crate) fn logits(&self, pixels: &Tensor) -> Result<Tensor> {
+        self.network.logits(&self.normalised(pixels)?)
     }
 
     /// Gradient of the sum of the pictures' cross entropies with respect to the pictures.
-    pub(super) fn gradient(&self, pixels: &Tensor, labels: &[usize]) -> Result<Tensor> {
-        let graph = self.network.graph();
-        let (input, out) =
-            self.network.forward_from_leaf(&self.normalised(pixels)?, NormMode::Eval, 0, &[graph.logits])?;
-        let gradients = loss::cross_entropy(&out[0], labels)?.backward()?;
-        let missing = || Error::Graph { node: graph.nodes[0].name.clone(), reason: "got no gradient".into() };
-        let gradient = gradients.get(&input).ok_or_else(missing)?;
-        // The loss is the mean; normalisation divides by the deviation.
-        Ok((gradient * labels.len() as f64)?.broadcast_div(&self.std)?)
+    pub(crate) fn gradient(&self, pixels: &Tensor, labels: &[usize]) -> Result<Tensor> {
+        // Normalisation divides by the deviation.
+        Ok(self.network.gradient(&self.normalised(pixels)?, labels)?.broadcast_div(&self.std)?)
     }
 
     /// Pictures moved by `step` along the sign of the gradient, not yet clipped.
@@ -107,12 +114,12 @@ impl<'a> Target<'a> {
         Ok((pixels + (self.gradient(pixels, labels)?.sign()? * step)?)?)
     }
 
-    pub(super) fn fgsm(&self, pixels: &Tensor, labels: &[usize], epsilon: f64) -> Result<Tensor> {
+    pub(crate) fn fgsm(&self, pixels: &Tensor, labels: &[usize], epsilon: f64) -> Result<Tensor> {
         Ok(self.moved(pixels, labels, epsilon)?.clamp(0f32, 1f32)?)
     }
 
     /// PGD from clip(pixels + noise, 0, 1); `seen` is given the pictures before the first and after every step.
-    pub(super) fn pgd(
+    pub(crate) fn pgd(
         &self,
         pixels: &Tensor,
         labels: &[usize],
@@ -137,14 +144,14 @@ impl<'a> Target<'a> {
 /// # Errors
 /// When the split is empty, of another size or of other classes, or a tensor operation fails.
 pub fn attacked(
-    network: &Network,
+    network: &dyn WhiteBox,
     split: &Split,
     preprocess: &Preprocess,
     temperature: f64,
     attack: Attack,
     seed: u64,
 ) -> Result<Attacked> {
-    let classes = network.graph().channels(network.graph().logits);
+    let classes = network.shapes().classes;
     if split.is_empty() || split.size != preprocess.size || split.labels.iter().any(|&l| l >= classes) {
         let reason = format!("{} pictures of side {} do not suit the network", split.len(), split.size);
         return Err(Error::Setting { name: "data".into(), reason });

@@ -14,10 +14,12 @@ mod multi_label;
 mod probe;
 pub mod refit;
 
-pub use attack::{Attack, Attacked, attacked};
+#[cfg(all(test, feature = "cuda"))]
+pub(crate) use attack::Target;
+pub use attack::{Attack, Attacked, WhiteBox, attacked};
 pub use corrupted::{Cell, Corrupted, Means, Origin, Regenerated, SEVERITIES, Source, corrupted};
 pub use embedding::{Embedding, embeddings};
-pub use engine::NetworkEngine;
+pub use engine::{NetworkEngine, open};
 pub use explanation::{Explanations, Occlusion, explanations, spread};
 pub use measured::Measured;
 pub(crate) use multi_label::exact_matches;
@@ -185,7 +187,7 @@ pub fn logits(engine: &dyn Engine, split: &Split, preprocess: &Preprocess) -> Re
 }
 
 /// Pictures of a split as an engine takes them: planar, normalised, at the size of `preprocess`.
-fn planar(split: &Split, indices: &[usize], preprocess: &Preprocess) -> Vec<f32> {
+pub fn planar(split: &Split, indices: &[usize], preprocess: &Preprocess) -> Vec<f32> {
     let mut images = Vec::with_capacity(indices.len() * 3 * preprocess.size * preprocess.size);
     for &i in indices {
         let picture = Picture { width: split.size, height: split.size, rgb: split.picture(i).to_vec() };

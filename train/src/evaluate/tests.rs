@@ -36,7 +36,7 @@ fn the_engine_gives_the_reference_logits_and_maps() {
 #[test]
 fn figures_of_a_split_agree_with_a_direct_count() {
     let engine = NetworkEngine::new(network(), 32).unwrap();
-    let head = network_head(engine.network()).unwrap();
+    let head = network_head(&network()).unwrap();
     let (split, preprocess) = split();
     let e = evaluate(&engine, &head, &split, &preprocess, 1.0).unwrap();
     // The fixture's notes: the network labels 5 of the 12 right.

@@ -99,11 +99,6 @@ pub(crate) fn open(start: &Start) -> Result<Option<Box<dyn Accelerator>>> {
         #[cfg(feature = "cuda")]
         Device::Cuda => Ok(Some(crate::cuda::open(start)?)),
         #[cfg(not(feature = "cuda"))]
-        Device::Cuda => Err(crate::Error::Setting {
-            name: "device".into(),
-            reason: "this program was built without CUDA. Build it with `cargo build --release --features cuda` \
-                     (no CUDA toolkit is needed for that), or train with --device cpu"
-                .into(),
-        }),
+        Device::Cuda => Err(Device::not_built_in()),
     }
 }

@@ -201,7 +201,8 @@ extern "C" __global__ void norm_gradient_finish(const float* sums, int chunks, i
     coefficients[2 * channels + c] = (float)(mean * slope - k * plain / n);
 }
 
-// dx = factor * d + weight * (constant - slope * x), with d the gated gradient, which goes to the residual too.
+// dx = factor * d + weight * (constant - slope * x), with d the gated gradient, which goes to the residual too. Without x,
+// statistics are no function of the map: dx = factor * d.
 extern "C" __global__ void norm_gradient_apply(const map_t* first, const map_t* second, const map_t* gate,
                                                float high, const map_t* x, const float* coefficients, const float* weights,
                                                int area, long long packs, int channels, map_t* dx, map_t* dresidual) {
@@ -209,11 +210,15 @@ extern "C" __global__ void norm_gradient_apply(const map_t* first, const map_t* 
     EACH(at, packs) {
         int pack = (unsigned)at % per_pixel;
         float weight = weights ? weights[(unsigned)at / per_pixel / area] : 1.0f;
-        Floats d = gated(first, second, gate, high, at), v = load(x, at);
-        Floats k = channels_of(coefficients, pack), slope = channels_of(coefficients + channels, pack);
-        Floats constant = channels_of(coefficients + 2 * channels, pack);
+        Floats d = gated(first, second, gate, high, at), k = channels_of(coefficients, pack), to;
         if (dresidual) store(dresidual, at, d);
-        for (int i = 0; i < PACK; ++i) v.v[i] = k.v[i] * d.v[i] + weight * (constant.v[i] - slope.v[i] * v.v[i]);
-        store(dx, at, v);
+        if (x) {
+            Floats v = load(x, at), slope = channels_of(coefficients + channels, pack);
+            Floats constant = channels_of(coefficients + 2 * channels, pack);
+            for (int i = 0; i < PACK; ++i) to.v[i] = k.v[i] * d.v[i] + weight * (constant.v[i] - slope.v[i] * v.v[i]);
+        } else {
+            for (int i = 0; i < PACK; ++i) to.v[i] = k.v[i] * d.v[i];
+        }
+        store(dx, at, to);
     }
 }

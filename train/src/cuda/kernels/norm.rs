@@ -72,29 +72,23 @@ impl Machine {
         self.spread("norm_apply", x.packs(), &arguments)
     }
 
-    /// Backward pass of a norm with batch statistics: from the gradient (one or two maps to be added) of its output and,
-    /// where it ended in an activation, that output and its upper end, `gate`. Writes the parameters' gradients, returns that of `x` and, where
-    /// `residual`, of the residual.
+    /// Backward pass of a norm with batch statistics of `x`. Writes the parameters' gradients, returns that of `x` and,
+    /// where there is one, of the residual.
     pub fn norm_gradient(
         &self,
-        gradient: [Option<&Map>; 2],
-        gate: Option<(&Map, f32)>,
+        after: &After,
         x: &Map,
         statistics: &Block,
         weights: Option<&Weights>,
         gamma: Address,
         (gamma_gradient, beta_gradient): (Address, Address),
-        residual: bool,
     ) -> Result<(Map, Option<Map>)> {
         let (chunk, chunks, tiles) = self.chunks(x.pixels(), x.channels);
         let sums = self.pool.floats(2 * chunks * x.channels)?;
-        let [first, second] = gradient.map(|g| maybe(g.map(Map::at)));
-        let high = Argument::Float(gate.map_or(f32::INFINITY, |(_, high)| high));
-        let gate = maybe(gate.map(|(y, _)| y.at()));
         let (area, pixels, channels) = (int(x.area()), int(x.pixels()), int(x.channels));
         let statistics = at(statistics.address());
-        let arguments =
-            [first, second, gate, high, at(x.at()), statistics, pixels, channels, int(chunk), at(sums.address())];
+        let tail = [at(x.at()), statistics, pixels, channels, int(chunk), at(sums.address())];
+        let arguments = [&after.arguments()[..], &tail].concat();
         self.device().launch("norm_gradient_sums", (chunks, tiles), &arguments)?;
         let coefficients = self.pool.floats(3 * x.channels)?;
         let arguments = [
@@ -111,23 +105,44 @@ impl Machine {
             at(coefficients.address()),
         ];
         self.each("norm_gradient_finish", x.channels / PACK, &arguments)?;
-        let dx = self.like(x)?;
-        let dresidual = if residual { Some(self.like(x)?) } else { None };
-        let arguments = [
-            first,
-            second,
-            gate,
-            high,
-            at(x.at()),
-            at(coefficients.address()),
+        self.norm_gradient_apply(after, Some(x), coefficients.address(), weights)
+    }
+
+    /// Backward pass of a norm with running statistics, folded to `scale`: gradients of its input and of the residual.
+    pub fn norm_eval_gradient(&self, after: &After, scale: Address) -> Result<(Map, Option<Map>)> {
+        self.norm_gradient_apply(after, None, scale, None)
+    }
+
+    fn norm_gradient_apply(
+        &self,
+        after: &After,
+        x: Option<&Map>,
+        coefficients: Address,
+        weights: Option<&Weights>,
+    ) -> Result<(Map, Option<Map>)> {
+        let Some(like) = after.gradient[0] else { return Err(crate::cuda::fail("a norm", "got no gradient")) };
+        let dx = self.like(like)?;
+        let dresidual = if after.residual { Some(self.like(like)?) } else { None };
+        let tail = [
+            maybe(x.map(Map::at)),
+            at(coefficients),
             maybe(weights.map(|w| w.each.address())),
-            area,
-            long(x.packs()),
-            channels,
+            int(like.area()),
+            long(like.packs()),
+            int(like.channels),
             at(dx.at()),
             maybe(dresidual.as_ref().map(Map::at)),
         ];
-        self.spread("norm_gradient_apply", x.packs(), &arguments)?;
+        self.spread("norm_gradient_apply", like.packs(), &[&after.arguments()[..], &tail].concat())?;
         Ok((dx, dresidual))
+    }
+}
+
+impl After<'_> {
+    /// The first arguments of the kernels that read it.
+    fn arguments(&self) -> [Argument; 4] {
+        let [first, second] = self.gradient.map(|g| maybe(g.map(Map::at)));
+        let high = Argument::Float(self.gate.map_or(f32::INFINITY, |(_, high)| high));
+        [first, second, maybe(self.gate.map(|(y, _)| y.at())), high]
     }
 }

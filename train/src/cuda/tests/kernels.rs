@@ -4,7 +4,7 @@ use super::*;
 use crate::augment::{RandomView, View, ViewSeed, render};
 use crate::cuda::device::{Convolution, Direction};
 use crate::cuda::engine::ViewWords;
-use crate::cuda::kernels::{NormAt, Sgd as Step, Weights, Windows};
+use crate::cuda::kernels::{After, NormAt, Sgd as Step, Weights, Windows};
 use crate::dataset::Split;
 use crate::kernel;
 use crate::loss::{Background, SupCon, cross_entropy};
@@ -94,10 +94,9 @@ fn norms_match_forward_and_backward() {
                 write(machine, &y.block, &of(&out.y).iter().map(inside).collect::<Vec<_>>());
                 let gradient = machine.pool.floats(2 * channels).unwrap();
                 let to = (gradient.address(), gradient.address() + 4 * channels as u64);
-                let both = [Some(&g1), two.then_some(&g2)];
                 let gate = (clip != Clip::NONE).then_some((&y, clip.high));
-                let (dx, dr) =
-                    machine.norm_gradient(both, gate, &x, &statistics, None, norm.at().gamma, to, residual).unwrap();
+                let after = After { gradient: [Some(&g1), two.then_some(&g2)], gate, residual };
+                let (dx, dr) = machine.norm_gradient(&after, &x, &statistics, None, norm.at().gamma, to).unwrap();
                 let parameters: Vec<f32> = gradient.get(2 * channels).unwrap();
                 close(&values(machine, &dx), &want[0], 4.0 * rounding + 1e-5, "dx");
                 close(&parameters[..channels], &want[1], 1e-4, "gamma");
@@ -149,9 +148,8 @@ fn weighted_rows_stand_for_copies() {
         close(&statistics.get::<f32>(16).unwrap(), &batch.mean, 1e-5, "mean");
         let to = machine.pool.floats(32).unwrap();
         let places = (to.address(), to.address() + 64);
-        let (dx, _) = machine
-            .norm_gradient([Some(&g), None], None, &x, &statistics, Some(&weights), norm.at().gamma, places, false)
-            .unwrap();
+        let after = After { gradient: [Some(&g), None], gate: None, residual: false };
+        let (dx, _) = machine.norm_gradient(&after, &x, &statistics, Some(&weights), norm.at().gamma, places).unwrap();
         close(&values(machine, &dx), &dx_want, 1e-5, "dx");
         close(&to.get::<f32>(16).unwrap(), &want[1], 1e-5, "gamma");
     });

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod emulator;
+mod inference;
 mod kernels;
 mod library;
 mod steps;

@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::golden::{channel_last, gap, largest, network, tensors, values, whole};
+use crate::evaluate::NetworkEngine;
+use crate::golden::{channel_last, gap, largest, tensors, values, whole};
 use candle_core::DType;
 use excon_edge::probability::log_softmax;
 
@@ -14,6 +15,10 @@ fn pictures() -> (Tensor, Vec<usize>) {
     let f = tensors("network/batch");
     let bytes = channel_last(&f["image_u8"]).to_dtype(DType::F32).unwrap();
     ((bytes / 255.0).unwrap(), whole(&f["label"]))
+}
+
+fn network() -> NetworkEngine {
+    NetworkEngine::new(crate::golden::network(), 32).unwrap()
 }
 
 /// Share of values that differ by more than 1e-4.
