@@ -188,8 +188,8 @@ impl Agreement {
         let each: usize = shapes.features.iter().product();
         let alike = shapes.features == others.features;
         for indices in (0..split.len()).collect::<Vec<_>>().chunks(BATCH) {
-            let images = planar(split, indices, &a.model.preprocess);
-            let (x, y) = (a.model.engine.run(&images)?, b.model.engine.run(&images)?);
+            let run = |model: &Model| model.engine.run(&planar(split, indices, &model.preprocess));
+            let (x, y) = (run(&a.model)?, run(&b.model)?);
             logits.add(&x.logits, &y.logits);
             if alike {
                 features.add(&x.features, &y.features);
@@ -208,10 +208,9 @@ impl Agreement {
         let temperatures = [a.model.temperature(data)?.0, b.model.temperature(data)?.0];
         let side = |i: usize| Logits { logits: &values[i], temperature: temperatures[i] };
         let c = compare(name, side(0), side(1), shapes.classes, &split.labels, a.model.seed)?;
-        let image = planar(split, &[0], &a.model.preprocess);
         let form = |form: &Form, metrics: &Metrics, temperature| {
             let (model, engine) = (form.given.clone(), form.model.engine.name().to_string());
-            let milliseconds = fastest(form.model.engine.as_ref(), &image)?;
+            let milliseconds = fastest(form.model.engine.as_ref(), &planar(split, &[0], &form.model.preprocess))?;
             Ok::<_, Failure>(Side { model, engine, temperature, metrics: metrics.clone(), milliseconds })
         };
         Ok(Self {
