@@ -41,6 +41,30 @@ pub enum Error {
         /// Field or member, and what is wrong with it.
         reason: String,
     },
+    /// A bundle is undamaged and still not accepted here: not signed by a pinned key, older, expired, another model.
+    #[error("refused {path}: {reason}")]
+    Refused {
+        /// The bundle's file or folder, or the key's.
+        path: PathBuf,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// The slots that bundles are installed in cannot be used as asked.
+    #[error("the slots in {path}: {reason}")]
+    Slots {
+        /// The root of the slots.
+        path: PathBuf,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// Something else has to end first.
+    #[error("the slots in {path} are busy: {reason}")]
+    Busy {
+        /// The root of the slots.
+        path: PathBuf,
+        /// What is under way, and how it ends.
+        reason: String,
+    },
     /// An inference engine could not be built or failed while running.
     #[error("engine {engine}: {reason}")]
     Engine {
@@ -71,9 +95,14 @@ impl Error {
     /// The process exit code of a command that ends with this error (sysexits convention).
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Read { .. } | Self::Picture { .. } | Self::Bundle { .. } | Self::State { .. } | Self::Data { .. } => {
-                65
-            }
+            Self::Read { .. }
+            | Self::Picture { .. }
+            | Self::Bundle { .. }
+            | Self::Refused { .. }
+            | Self::Slots { .. }
+            | Self::State { .. }
+            | Self::Data { .. } => 65,
+            Self::Busy { .. } => 75,
             Self::Write { .. } => 73,
             Self::Engine { .. } => 70,
         }

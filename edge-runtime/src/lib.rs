@@ -17,6 +17,7 @@ pub mod predictor;
 pub mod probability;
 pub mod saliency;
 pub mod shift;
+pub mod slot;
 
 // Test helpers are shared with the tests of the command, which know this crate by its name.
 #[cfg(test)]

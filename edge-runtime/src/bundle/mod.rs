@@ -3,11 +3,14 @@
 //!
 //! [`Bundle::open`] promises that what it returns is exactly what a [`Writer`] sealed: every byte is covered by a
 //! digest, sizes are bounded before anything is read, no name leads outside, and the tensors have the shapes the
-//! manifest says. Digests guard against damage and mix-ups; who sealed a bundle is a question for a signature.
+//! manifest says. Digests guard against damage and mix-ups; who sealed a bundle is a question for its signature, which
+//! [`Bundle::open_trusted`] checks first.
 
 mod archive;
 mod manifest;
 mod members;
+mod sealed;
+mod signature;
 mod tensors;
 mod writer;
 
@@ -17,23 +20,23 @@ mod tests;
 pub use manifest::*;
 pub use members::{CALIBRATION, GOLDEN, HEAD_BIAS, HEAD_WEIGHT, MODEL, REFERENCE};
 pub use members::{CalibrationSet, Golden, ProjectionHead};
+pub use sealed::Members;
+pub use signature::{MAX_SIGNATURE, Signed, Trust};
 pub use tensors::{Data, Tensor, Tensors, decode, encode};
 pub use writer::Writer;
 
 use crate::saliency::LinearHead;
 use crate::shift::{Contract, Reference, ScoreModel};
 use crate::{Error, Result};
-use archive::{Members, Refusal};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 /// Name of the manifest.
 pub const MANIFEST: &str = "manifest.json";
 /// Name of the manifest's digest, one line as `sha256sum` writes it.
 pub const MANIFEST_DIGEST: &str = "manifest.json.sha256";
+/// Name of the manifest's signature.
+pub const MANIFEST_SIGNATURE: &str = "manifest.json.minisig";
 /// Largest manifest, bytes.
 pub const MAX_MANIFEST: u64 = 1 << 20;
 /// Largest sum of all members, bytes.
@@ -46,6 +49,8 @@ pub struct Bundle {
     pub path: PathBuf,
     /// SHA-256 of the manifest, lower-case hex: names this bundle, since the manifest names all its members.
     pub digest: String,
+    /// Who signed it, as far as that was checked.
+    pub signed: Signed,
     /// The manifest.
     pub manifest: Manifest,
     /// The ONNX file.
@@ -71,12 +76,22 @@ impl Bundle {
     /// [`Error::Read`] when the system cannot read it; [`Error::Bundle`] with the offending member or field when
     /// anything in it is not what the manifest declares.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let members = if path.is_dir() { read_folder(path) } else { read_file(path) };
-        let members = members.map_err(|refusal| match refusal {
-            Refusal::System(source) => Error::Read { path: path.into(), source },
-            Refusal::Content(reason) => Error::Bundle { path: path.into(), reason },
-        })?;
+        Self::open_trusted(path, &Trust::anyone())
+    }
+
+    /// As [`Bundle::open`], and refuses what no pinned key has signed before anything in it is looked at.
+    ///
+    /// # Errors
+    /// As [`Bundle::open`]; [`Error::Refused`] when it is not signed by a pinned key.
+    pub fn open_trusted(path: impl AsRef<Path>, trust: &Trust) -> Result<Self> {
+        Self::from_members(path.as_ref(), Members::open(path.as_ref(), trust)?)
+    }
+
+    /// Takes verified members apart.
+    ///
+    /// # Errors
+    /// [`Error::Bundle`] when a tensor is not what the manifest declares.
+    pub fn from_members(path: &Path, members: Members) -> Result<Self> {
         Self::assemble(path, members).map_err(|reason| Error::Bundle { path: path.into(), reason })
     }
 
@@ -91,7 +106,7 @@ impl Bundle {
 
     /// Takes verified members apart; the error is a sentence fragment.
     fn assemble(path: &Path, members: Members) -> std::result::Result<Self, String> {
-        let Members { manifest_bytes, manifest, mut files } = members;
+        let Members { manifest_bytes, signed, manifest, mut files, .. } = members;
         let mut take = |name: &str| files.remove(name).ok_or_else(|| format!("{name} is missing"));
         let tensors = |name: &str, bytes: Vec<u8>| decode(&bytes).map_err(|e| format!("{name}: {e}"));
         let model = take(MODEL)?;
@@ -113,6 +128,7 @@ impl Bundle {
         Ok(Self {
             path: path.into(),
             digest,
+            signed,
             manifest,
             model,
             head,
@@ -123,53 +139,6 @@ impl Bundle {
             calibration,
         })
     }
-}
-
-fn read_file(path: &Path) -> std::result::Result<Members, Refusal> {
-    let file = File::open(path)?;
-    let about = file.metadata()?;
-    if !about.is_file() {
-        return Err(Refusal::Content("it is neither a file nor a folder".into()));
-    }
-    // Headers and padding of a handful of members fit in the second term.
-    if about.len() > MAX_TOTAL + 2 * MAX_MANIFEST {
-        return Err(Refusal::Content(format!("{} bytes are more than a bundle may have", about.len())));
-    }
-    archive::read(&mut BufReader::with_capacity(1 << 16, file), about.len())
-}
-
-/// The same members in a folder. Anything else in it, and anything that is no plain file, is refused.
-fn read_folder(path: &Path) -> std::result::Result<Members, Refusal> {
-    let plain = |name: &str, limit: u64| -> std::result::Result<Vec<u8>, Refusal> {
-        let place = path.join(name);
-        let missing = |e: std::io::Error| match e.kind() {
-            std::io::ErrorKind::NotFound => Refusal::Content(format!("{name} is missing")),
-            _ => Refusal::System(e),
-        };
-        let about = fs::symlink_metadata(&place).map_err(missing)?;
-        if !about.is_file() || about.len() > limit {
-            return Err(Refusal::Content(format!("{name} is no plain file or larger than declared")));
-        }
-        let mut bytes = Vec::new();
-        File::open(&place).map_err(missing)?.take(limit + 1).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    let manifest_bytes = plain(MANIFEST, MAX_MANIFEST)?;
-    let manifest = archive::parse_manifest(&manifest_bytes, &plain(MANIFEST_DIGEST, 256)?)?;
-    for entry in fs::read_dir(path)? {
-        let name = entry?.file_name();
-        let known = |n: &str| n == MANIFEST || n == MANIFEST_DIGEST || manifest.files.contains_key(n);
-        if !name.to_str().is_some_and(known) {
-            return Err(Refusal::Content(format!("{} is not in the manifest", name.to_string_lossy())));
-        }
-    }
-    let mut files = BTreeMap::new();
-    for (name, entry) in &manifest.files {
-        let bytes = plain(name, entry.size)?;
-        archive::verify(name, &bytes, entry)?;
-        files.insert(name.clone(), bytes);
-    }
-    Ok(Members { manifest_bytes, manifest, files })
 }
 
 /// SHA-256 as lower-case hex.

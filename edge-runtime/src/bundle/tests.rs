@@ -3,6 +3,7 @@
 
 use super::*;
 use std::collections::BTreeSet;
+use std::fs::{self, File};
 
 fn writer(model: &[u8]) -> Writer {
     let mut writer = crate::tiny::writer(false, 12);
@@ -114,12 +115,10 @@ fn members_of_two_good_bundles_cannot_be_mixed() {
 /// A container whose digests are right around a manifest that was edited as text.
 fn forged(folder: &Path, edit: impl Fn(String) -> String) -> PathBuf {
     let bundle = fs::read(sealed(folder)).unwrap();
-    let members = archive::read(&mut bundle.as_slice(), bundle.len() as u64).ok().unwrap();
-    let text = edit(String::from_utf8(members.manifest_bytes).unwrap());
-    let mut bytes = Vec::new();
-    archive::write(&mut bytes, text.as_bytes(), &members.files).unwrap();
+    let members = archive::read(&mut bundle.as_slice(), bundle.len() as u64, &Trust::anyone()).ok().unwrap();
+    let manifest_bytes = edit(String::from_utf8(members.manifest_bytes).unwrap()).into_bytes();
     let path = folder.join("forged.excon");
-    fs::write(&path, bytes).unwrap();
+    fs::write(&path, Members { manifest_bytes, ..members }.to_bytes()).unwrap();
     path
 }
 

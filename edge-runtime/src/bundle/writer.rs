@@ -1,13 +1,11 @@
 //! Sealing: a manifest and members become one file, reproducibly, written beside its place and renamed into it.
 
-use super::archive::{self, Members};
 use super::members::{self, CALIBRATION, CalibrationSet, GOLDEN, Golden, ProjectionHead, REFERENCE};
-use super::{Bundle, FileEntry, Manifest, Tensors, encode, hex_digest};
+use super::{Bundle, FileEntry, Manifest, Members, Signed, Tensors, encode, hex_digest};
 use crate::saliency::LinearHead;
 use crate::shift::{Reference, ScoreModel};
 use crate::{Error, Result};
 use std::collections::BTreeMap;
-use std::io::{BufWriter, Write};
 use std::path::Path;
 
 /// Collects the members of a bundle and seals them.
@@ -82,35 +80,12 @@ impl Writer {
             return Err(refuse("its manifest is too large".into()));
         }
 
-        let write = || -> std::io::Result<tempfile::NamedTempFile> {
-            let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            let file = tempfile::Builder::new().prefix(".excon-").tempfile_in(folder)?;
-            let mut buffered = BufWriter::new(file);
-            archive::write(&mut buffered, &manifest_bytes, &self.files)?;
-            buffered.flush()?;
-            let file = buffered.into_inner().map_err(|e| e.into_error())?;
-            file.as_file().sync_all()?;
-            Ok(file)
-        };
-        let failed = |source| Error::Write { path: path.into(), source };
-        let file = write().map_err(failed)?;
-        // Read back as a board would, so that nothing is ever sealed that cannot be opened.
-        let back = serde_json::from_slice(&manifest_bytes).map_err(|e| refuse(e.to_string()))?;
-        let members = Members { manifest_bytes: manifest_bytes.clone(), manifest: back, files: self.files };
-        let bundle = Bundle::assemble(path, members).map_err(refuse)?;
-        world_readable(file.as_file()).map_err(failed)?;
-        file.persist(path).map_err(|e| failed(e.error))?;
+        // Taken apart as a board would, so that nothing is ever sealed that cannot be opened.
+        let manifest = serde_json::from_slice(&manifest_bytes).map_err(|e| refuse(e.to_string()))?;
+        let members =
+            Members { manifest_bytes, signature: None, signed: Signed::default(), manifest, files: self.files };
+        let bundle = Bundle::assemble(path, members.clone()).map_err(refuse)?;
+        members.write(path)?;
         Ok(bundle)
     }
-}
-
-/// Temporary files are private; a bundle is read by whoever serves it.
-fn world_readable(file: &std::fs::File) -> std::io::Result<()> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
-    }
-    let _ = file;
-    Ok(())
 }

@@ -93,7 +93,7 @@ pub fn writer(int8: bool, frames: usize) -> Writer {
     writer
 }
 
-fn manifest(int8: bool, frames: usize, engine: &str) -> Manifest {
+pub fn manifest(int8: bool, frames: usize, engine: &str) -> Manifest {
     Manifest {
         schema: SCHEMA.into(),
         name: "tiny".into(),

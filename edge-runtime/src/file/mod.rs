@@ -1,9 +1,13 @@
 //! Writing files so that a power cut, a full disk or a reader in between sees the old file or the new one, never a part.
 
+mod disk;
+
+pub use disk::{Disk, System};
+
 use crate::{Error, Result};
-use std::fs::File;
-use std::io::Write;
+use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How the names of files begin that are not whole yet; a killed process may leave one.
 pub const PARTIAL: &str = ".partial-";
@@ -13,23 +17,28 @@ pub const PARTIAL: &str = ".partial-";
 /// # Errors
 /// [`Error::Write`]; the old file is then untouched.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(PARTIAL);
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less the umask, as any new file
-    let write = || {
-        let mut file = builder.tempfile_in(folder)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|e| e.error)?;
-        // Where folders cannot be synced it is up to the system.
-        if let Ok(folder) = File::open(folder) {
-            let _ = folder.sync_all();
-        }
-        Ok(())
-    };
-    write().map_err(|source| Error::Write { path: path.into(), source })
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let partial = folder(path).join(format!("{PARTIAL}{}-{count}", std::process::id()));
+    replace_by(&System, &partial, path, bytes).map_err(|source| Error::Write { path: path.into(), source })
+}
+
+/// As [`replace`], on any disk and by way of a named file in the same folder.
+///
+/// # Errors
+/// The system's; the old file is then untouched and no part of the new one is left.
+pub fn replace_by(disk: &impl Disk, partial: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let written = disk.write(partial, bytes).and_then(|()| disk.sync(partial));
+    if let Err(error) = written.and_then(|()| disk.rename(partial, path)) {
+        let _ = disk.remove(partial);
+        return Err(error);
+    }
+    disk.sync_folder(folder(path))
+}
+
+/// The folder that a path's last name is in.
+pub(crate) fn folder(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]
