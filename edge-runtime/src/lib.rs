@@ -18,6 +18,7 @@ pub mod probability;
 pub mod saliency;
 pub mod shift;
 pub mod slot;
+pub mod transfer;
 
 // Test helpers are shared with the tests of the command, which know this crate by its name.
 #[cfg(test)]

@@ -143,8 +143,19 @@ impl Predictor {
         if predictor.parts.engine.shapes().features != manifest.network.features {
             return Err(refuse("the model's feature map is not the one its manifest describes".into()));
         }
-        let golden = &bundle.golden;
-        let outputs = predictor.parts.engine.run(&golden.inputs)?;
+        predictor.self_test(bundle)?;
+        Ok(predictor)
+    }
+
+    /// Runs the golden inputs of the bundle it was made from: the outputs must be the golden ones, and completeness
+    /// must hold on each.
+    ///
+    /// # Errors
+    /// [`Error::Bundle`] when an output differs, [`Error::Engine`] when the engine fails or completeness does not hold.
+    pub fn self_test(&self, bundle: &Bundle) -> Result<()> {
+        let (manifest, golden) = (&bundle.manifest, &bundle.golden);
+        let engine = self.parts.engine.name();
+        let outputs = self.parts.engine.run(&golden.inputs)?;
         let limit = golden_tolerance(manifest.precision);
         for (index, (logit, wanted)) in outputs.logits.iter().zip(&golden.logits).enumerate() {
             let off = f64::from((logit - wanted).abs()) / (1.0 + f64::from(wanted.abs()));
@@ -152,17 +163,13 @@ impl Predictor {
                 let (picture, class) = (index / manifest.labels.len(), index % manifest.labels.len());
                 let class = &manifest.labels[class];
                 let reason = format!(
-                    "golden input {picture} gives {logit} for `{class}` where {wanted} was sealed; engine {} does not \
-                     compute this model",
-                    predictor.parts.engine.name()
+                    "golden input {picture} gives {logit} for `{class}` where {wanted} was sealed; engine {engine} does \
+                     not compute this model"
                 );
-                return Err(refuse(reason));
+                return Err(Error::Bundle { path: bundle.path.clone(), reason });
             }
         }
-        for prediction in predictor.read(outputs) {
-            prediction.verify(predictor.parts.engine.name())?;
-        }
-        Ok(predictor)
+        self.read(outputs).iter().try_for_each(|prediction| prediction.verify(engine))
     }
 
     /// A predictor from its parts, without golden inputs to test it on.

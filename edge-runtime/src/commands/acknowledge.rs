@@ -1,11 +1,11 @@
 //! `acknowledge`: someone has looked. The alarm ends, the evidence starts from zero, the counters stay.
 
 use super::output::{GOOD, Output, paint};
+use super::place::BundleArgs;
 use super::session::{Overrides, Session};
 use super::watch::named;
 use super::{Failure, Verdict};
 use excon_edge::Error;
-use excon_edge::bundle::Bundle;
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -18,9 +18,8 @@ Example:
   excon-edge acknowledge trashnet.excon --state /var/lib/excon"
 )]
 pub struct Acknowledge {
-    /// The bundle: a `.excon` file or a folder with its members
-    #[arg(value_name = "FILE.excon")]
-    bundle: PathBuf,
+    #[command(flatten)]
+    bundle: BundleArgs,
     /// Folder in which `watch` keeps its monitor
     #[arg(long, value_name = "DIR", env = "EXCON_STATE")]
     state: PathBuf,
@@ -38,9 +37,10 @@ struct Line<'a> {
 }
 
 pub fn run(settings: &Acknowledge, output: &mut Output) -> Result<Verdict, Failure> {
-    let bundle = Bundle::open(&settings.bundle)?;
+    let bundle = settings.bundle.look()?;
     let engine = bundle.manifest.calibration.engine.clone();
-    let mut session = Session::open(&bundle, &engine, Some(&settings.state), Overrides::default())?;
+    let state = settings.bundle.state(Some(&settings.state), &bundle);
+    let mut session = Session::open(&bundle, &engine, state.as_deref(), Overrides::default())?;
     if !session.is_saved() {
         let reason = "there is no saved monitor here; give the folder that `watch --state` was given".into();
         return Err(Error::State { path: settings.state.clone(), reason }.into());

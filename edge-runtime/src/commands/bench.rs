@@ -1,6 +1,7 @@
 //! `bench`: how long one picture takes here, how many a second, how much memory, and what to make of it.
 
 use super::output::{BOLD, Output, paint};
+use super::place::BundleArgs;
 use super::{Failure, Verdict};
 use excon_edge::Result;
 use excon_edge::bundle::Bundle;
@@ -9,7 +10,6 @@ use excon_edge::image::Picture;
 use excon_edge::kernel;
 use excon_edge::predictor::Predictor;
 use serde::Serialize;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Size of the camera picture that the whole path starts from.
@@ -18,9 +18,8 @@ const CAMERA: (usize, usize) = (640, 480);
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  excon-edge bench trashnet.excon --seconds 5 --format json")]
 pub struct Bench {
-    /// The bundle: a `.excon` file or a folder with its members
-    #[arg(value_name = "FILE.excon")]
-    bundle: PathBuf,
+    #[command(flatten)]
+    bundle: BundleArgs,
     /// Time for each of the three measurements
     #[arg(long, value_name = "S", default_value_t = 2.0, value_parser = seconds)]
     seconds: f64,
@@ -82,7 +81,7 @@ struct Memory {
 }
 
 pub fn run(settings: &Bench, output: &mut Output) -> std::result::Result<Verdict, Failure> {
-    let bundle = Bundle::open(&settings.bundle)?;
+    let bundle = settings.bundle.look()?;
     let predictor = Predictor::from_bundle(&bundle)?;
     let engine = predictor.engine();
     let time = Duration::from_secs_f64(settings.seconds);

@@ -1,12 +1,16 @@
 //! The subcommands: validated settings in, a verdict out. Only this module and those below it print.
 //!
 //! Data goes to stdout, everything about progress and trouble to stderr. Exit codes: 0 done, 1 a check said no,
-//! 64 usage, 65 bad input or bundle, 70 internal, 73 cannot write.
+//! 64 usage, 65 bad input or bundle, 70 internal, 73 cannot write, 75 try again.
 
 mod acknowledge;
 mod bench;
+mod install;
 mod output;
+mod place;
 mod predict;
+mod receive;
+mod rollback;
 mod session;
 mod status;
 mod watch;
@@ -25,9 +29,11 @@ const CANNOT_WRITE: u8 = 73;
 #[command(after_help = "Examples:
   excon-edge predict trashnet.excon photo.jpg --explain maps
   excon-edge watch trashnet.excon camera/ --state /var/lib/excon
-  excon-edge status trashnet.excon --state /var/lib/excon
+  excon-edge install trashnet.excon && excon-edge predict active photo.jpg
+  excon-edge status
 
-Exit codes: 0 done, 1 a check said no (an alarm stands), 64 usage, 65 bad input or bundle, 70 internal, 73 cannot write")]
+Exit codes: 0 done, 1 a check said no (an alarm stands, an install was rolled back), 64 usage, 65 bad input or bundle,
+70 internal, 73 cannot write, 75 try again")]
 struct Cli {
     /// How results are written to stdout: for people, or one JSON object a line.
     #[arg(long, global = true, value_enum, default_value_t = Format::Human, env = "EXCON_FORMAT")]
@@ -44,7 +50,14 @@ enum Command {
     Watch(watch::Watch),
     /// Measure latency, throughput and memory of a bundle on this machine
     Bench(bench::Bench),
-    /// Show what a bundle holds, the monitor's state, and what is promised under which conditions
+    /// Verify a bundle, put it into the inactive slot, try it, and commit it or go back
+    Install(install::Install),
+    /// Go back to the bundle in the other slot
+    Rollback(rollback::Rollback),
+    /// Take a bundle in chunks from stdin, for `excon flash`
+    #[command(hide = true)]
+    Receive(receive::Receive),
+    /// Show what is installed, what a bundle holds, the monitor's state, and what is promised under which conditions
     Status(status::Status),
     /// Answer the alarm that stands: the evidence starts from zero again
     Acknowledge(acknowledge::Acknowledge),
@@ -103,6 +116,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Predict(settings) => predict::run(&settings, &mut output),
         Command::Watch(settings) => watch::run(&settings, &mut output),
         Command::Bench(settings) => bench::run(&settings, &mut output),
+        Command::Install(settings) => install::run(&settings, &mut output),
+        Command::Rollback(settings) => rollback::run(&settings, &mut output),
+        Command::Receive(settings) => receive::run(&settings),
         Command::Status(settings) => status::run(&settings, &mut output),
         Command::Acknowledge(settings) => acknowledge::run(&settings, &mut output),
         Command::Completions { shell } => completions(shell),

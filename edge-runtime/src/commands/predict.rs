@@ -1,6 +1,7 @@
 //! `predict`: labels, calibrated probabilities, prediction sets, and the reason as a picture.
 
 use super::output::{self, BOLD, Output, paint, percent};
+use super::place::BundleArgs;
 use super::{Failure, Verdict};
 use ::image::ImageEncoder as _;
 use excon_edge::bundle::Bundle;
@@ -17,11 +18,10 @@ const VIEWABLE: usize = 448;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   excon-edge predict trashnet.excon photo.jpg
-  excon-edge predict trashnet.excon *.jpg --explain maps --format json")]
+  excon-edge predict active *.jpg --explain maps --format json")]
 pub struct Predict {
-    /// The bundle: a `.excon` file or a folder with its members
-    #[arg(value_name = "FILE.excon")]
-    bundle: PathBuf,
+    #[command(flatten)]
+    bundle: BundleArgs,
     /// JPEG or PNG pictures of any size
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
@@ -45,7 +45,7 @@ struct Line<'a> {
 }
 
 pub fn run(settings: &Predict, output: &mut Output) -> Result<Verdict, Failure> {
-    let bundle = Bundle::open(&settings.bundle)?;
+    let (bundle, mut checks) = settings.bundle.open()?;
     let predictor = Predictor::from_bundle(&bundle)?;
     let mut overlays = settings.explain.as_deref().map(Overlays::open).transpose()?;
     let width = settings.images.iter().map(|p| p.display().to_string().chars().count()).max().unwrap_or(0);
@@ -60,7 +60,9 @@ pub fn run(settings: &Predict, output: &mut Output) -> Result<Verdict, Failure> 
             }
         };
         let prediction = predictor.predict(&picture)?;
-        prediction.verify(predictor.engine().name())?;
+        let engine = predictor.engine().name();
+        checks.see(&prediction, engine)?;
+        prediction.verify(engine)?;
         let written = match &mut overlays {
             Some(overlays) => Some(overlays.write(path, &picture, &prediction)?),
             None => None,

@@ -1,27 +1,32 @@
-//! `status`: what the bundle holds, how the monitor stands, and what is promised under which conditions.
+//! `status`: what is installed, what the bundle holds, how the monitor stands, and what is promised under which conditions.
 
 use super::output::{BAD, BOLD, GOOD, Output, WATCH, paint, percent, power};
+use super::place::{self, ACTIVE, RootArgs};
 use super::session::{Overrides, Session};
 use super::watch::named;
 use super::{Failure, Verdict};
 use excon_edge::bundle::{Bundle, Manifest, Precision};
 use excon_edge::predictor::Predictor;
 use excon_edge::shift::{Alarm, Promise};
+use excon_edge::slot::{self, Slot, Standing};
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "The bundle is opened, verified and run on its golden inputs first. Exit code 1 while an alarm stands.
 
 Examples:
-  excon-edge status trashnet.excon
-  excon-edge status trashnet.excon --state /var/lib/excon --format json"
+  excon-edge status
+  excon-edge status active --state /var/lib/excon/state --format json
+  excon-edge status trashnet.excon"
 )]
 pub struct Status {
-    /// The bundle: a `.excon` file or a folder with its members
-    #[arg(value_name = "FILE.excon")]
+    /// The bundle: a `.excon` file, a folder with its members, or `active` for the installed one
+    #[arg(value_name = "BUNDLE", default_value = ACTIVE)]
     bundle: PathBuf,
+    #[command(flatten)]
+    root: RootArgs,
     /// Folder in which `watch` keeps its monitor
     #[arg(long, value_name = "DIR", env = "EXCON_STATE")]
     state: Option<PathBuf>,
@@ -30,7 +35,19 @@ pub struct Status {
 #[derive(Serialize)]
 struct Line<'a> {
     schema: &'static str,
+    /// Architecture of this program.
+    machine: &'static str,
+    tool: &'static str,
+    installed: &'a slot::State,
+    pinned_keys: &'a [&'a str],
+    #[serde(flatten)]
+    bundle: Option<BundleLine<'a>>,
+}
+
+#[derive(Serialize)]
+struct BundleLine<'a> {
     digest: &'a str,
+    signed_by: Option<&'a str>,
     manifest: &'a Manifest,
     engine: &'a str,
     self_test: &'static str,
@@ -51,10 +68,32 @@ struct MonitorState<'a> {
 }
 
 pub fn run(settings: &Status, output: &mut Output) -> Result<Verdict, Failure> {
-    let bundle = Bundle::open(&settings.bundle)?;
+    let slots = settings.root.slots();
+    let installed = slots.state()?;
+    let trust = slots.trust()?;
+    let pinned_keys = trust.names();
+    let asked = settings.bundle == Path::new(ACTIVE);
+    if asked || installed != slot::State::default() {
+        slot_lines(output, &settings.root.root, &installed, &pinned_keys)?;
+    }
+    let line = |bundle| Line {
+        schema: "excon.status/1",
+        machine: std::env::consts::ARCH,
+        tool: env!("CARGO_PKG_VERSION"),
+        installed: &installed,
+        pinned_keys: &pinned_keys,
+        bundle,
+    };
+    if asked && installed.active.is_none() {
+        output.json(&line(None))?;
+        output.text("next: excon-edge install FILE.excon")?;
+        return Ok(Verdict::Done);
+    }
+    let bundle = place::look(&settings.bundle, &settings.root)?;
     let predictor = Predictor::from_bundle(&bundle)?;
     let engine = predictor.engine().name();
-    let session = Session::open(&bundle, engine, settings.state.as_deref(), Overrides::default())?;
+    let folder = place::state(&settings.bundle, settings.state.as_deref(), &bundle);
+    let session = Session::open(&bundle, engine, folder.as_deref(), Overrides::default())?;
     let (monitor, about) = (&session.monitor, &session.about);
     let promise = session.promise(session.is_saved());
     let saved = session.is_saved().then(|| MonitorState {
@@ -73,16 +112,43 @@ pub fn run(settings: &Status, output: &mut Output) -> Result<Verdict, Failure> {
         promise_lines(output, &promise)?;
     }
     let verdict = if monitor.alarm().is_some() { Verdict::No } else { Verdict::Done };
-    output.json(&Line {
-        schema: "excon.status/1",
+    output.json(&line(Some(BundleLine {
         digest: &bundle.digest,
+        signed_by: bundle.signed.by.as_deref(),
         manifest: &bundle.manifest,
         engine,
         self_test: "passed",
         monitor: saved,
         promise: &promise,
-    })?;
+    })))?;
     Ok(verdict)
+}
+
+/// The slots, the trial, the keys, and what happened last.
+fn slot_lines(output: &mut Output, root: &Path, state: &slot::State, keys: &[&str]) -> std::io::Result<()> {
+    for slot in Slot::ALL {
+        let line = match state.record(slot) {
+            None => "empty".into(),
+            Some(record) => {
+                let standing = match record.standing {
+                    Standing::Trial => paint(WATCH, "on trial"),
+                    Standing::Committed => paint(GOOD, "committed"),
+                    Standing::Failed => paint(BAD, "failed its trial"),
+                };
+                let active = if state.active == Some(slot) { ", active" } else { "" };
+                let signed = record.signed_by.as_ref().map_or(String::new(), |key| format!(", signed by {key}"));
+                format!("{} version {}{active}, {standing}{signed}", record.name, record.version)
+            }
+        };
+        output.text(format_args!("{:<12}  {line}", format!("slot {slot}")))?;
+    }
+    if let Some(trial) = state.trial {
+        let (passed, needed) = (trial.passed, trial.needed);
+        output.text(format_args!("{:<12}  {passed} of {needed} predictions passed", "trial"))?;
+    }
+    let keys = if keys.is_empty() { "none pinned: any bundle is accepted".into() } else { keys.join(", ") };
+    output.text(format_args!("{:<12}  {keys}", "keys"))?;
+    output.text(format_args!("{:<12}  {}; {}", "last", state.last, root.display()))
 }
 
 fn describe(output: &mut Output, bundle: &Bundle, engine: &str) -> std::io::Result<()> {

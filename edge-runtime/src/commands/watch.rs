@@ -1,9 +1,9 @@
 //! `watch`: frames of a folder in order of name through predictor and monitor, until the folder ends.
 
 use super::output::{self, BAD, BOLD, Output, paint, power};
+use super::place::BundleArgs;
 use super::session::{Overrides, Session};
 use super::{Failure, Verdict};
-use excon_edge::bundle::Bundle;
 use excon_edge::image;
 use excon_edge::predictor::{Prediction, Predictor};
 use excon_edge::shift::{Alarm, Channel, ChannelReading, Observation, Promise, State};
@@ -23,9 +23,8 @@ Examples:
   excon-edge watch trashnet.excon camera/ --state /var/lib/excon
   excon-edge watch trashnet.excon photos/ --independent --format json | jq .state")]
 pub struct Watch {
-    /// The bundle: a `.excon` file or a folder with its members
-    #[arg(value_name = "FILE.excon")]
-    bundle: PathBuf,
+    #[command(flatten)]
+    bundle: BundleArgs,
     /// Folder of JPEG or PNG frames
     folder: PathBuf,
     /// Keep the monitor in this folder and continue from it
@@ -75,7 +74,7 @@ struct Summary<'a> {
 }
 
 pub fn run(settings: &Watch, output: &mut Output) -> std::result::Result<Verdict, Failure> {
-    let bundle = Bundle::open(&settings.bundle)?;
+    let (bundle, mut checks) = settings.bundle.open()?;
     let predictor = Predictor::from_bundle(&bundle)?;
     let overrides = Overrides {
         mean_time: settings.mean_time,
@@ -83,7 +82,8 @@ pub fn run(settings: &Watch, output: &mut Output) -> std::result::Result<Verdict
         independent: settings.independent,
     };
     let engine = predictor.engine().name();
-    let mut session = Session::open(&bundle, engine, settings.state.as_deref(), overrides)?;
+    let state = settings.bundle.state(settings.state.as_deref(), &bundle);
+    let mut session = Session::open(&bundle, engine, state.as_deref(), overrides)?;
     let place = std::fs::canonicalize(&settings.folder);
     let place = place.map_err(|source| Error::Read { path: settings.folder.clone(), source })?;
     let place = place.display().to_string();
@@ -109,6 +109,7 @@ pub fn run(settings: &Watch, output: &mut Output) -> std::result::Result<Verdict
         bar.inc(1);
         let observation = match look(&predictor, &mut session, path) {
             Ok((prediction, observation)) => {
+                checks.see(&prediction, engine)?;
                 bar.suspend(|| report(output, name, &prediction, &observation, last.as_ref()))?;
                 Some(observation)
             }
@@ -236,7 +237,7 @@ fn conclude(
         let since = format!("alarm since frame {}:", alarm.raw_frame);
         output.text(format_args!("{} {}", paint(BAD, since), named(alarm)))?;
         if let Some(folder) = &settings.state {
-            let (bundle, folder) = (settings.bundle.display(), folder.display());
+            let (bundle, folder) = (settings.bundle.bundle.display(), folder.display());
             output.text(format_args!("next: excon-edge acknowledge {bundle} --state {folder}"))?;
         }
     }

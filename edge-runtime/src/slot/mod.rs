@@ -130,6 +130,15 @@ impl<D: Disk> Slots<D> {
         })
     }
 
+    /// Whether `terms` let a bundle in.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the reason when they do not.
+    pub fn admit(&self, path: &Path, members: &Members, terms: Terms) -> Result<()> {
+        let refused = |reason| Error::Refused { path: path.into(), reason };
+        admission::admit(&self.state()?, members, terms).map_err(refused)
+    }
+
     /// Puts a bundle into the inactive slot and reads it back; what is active stays so.
     ///
     /// # Errors
@@ -137,7 +146,7 @@ impl<D: Disk> Slots<D> {
     /// slot cannot be written; the active slot is untouched by any of them, and no part is left in the other.
     pub fn stage(&self, path: &Path, members: &Members, terms: Terms) -> Result<Slot> {
         let mut state = self.state()?;
-        admission::admit(&state, members, terms).map_err(|reason| Error::Refused { path: path.into(), reason })?;
+        self.admit(path, members, terms)?;
         if state.trial.is_some() {
             let reason = "a trial is under way. It ends by itself after enough predictions; `rollback` ends it now";
             return Err(self.busy(reason));

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 /// Images of one cut: all where there are fewer, a sample otherwise.
-const IMAGES: usize = 4_000;
+const IMAGES: usize = 5_000;
 
 /// What a caller was told, and what may be active if the power is cut from then on: versions, 0 for none.
 type Allowed = &'static [&'static [u64]];

@@ -1,0 +1,130 @@
+//! Where a command's bundle comes from: a file, a folder, or the active slot. Pinned keys hold for all three.
+//!
+//! Whoever opens the active bundle to use it takes part in its trial: the start is counted before, each checked
+//! prediction after, and a bundle that fails is left for the one before it.
+
+use super::output;
+use excon_edge::bundle::{Bundle, Trust};
+use excon_edge::predictor::Prediction;
+use excon_edge::slot::{self, Health, Slots};
+use excon_edge::{Error, Result};
+use std::path::{Path, PathBuf};
+
+/// The word for the installed bundle.
+pub const ACTIVE: &str = "active";
+/// Digits of a digest in the name of a folder.
+const SHORT: usize = 16;
+
+/// The root of the slots.
+#[derive(Debug, clap::Args)]
+pub struct RootArgs {
+    /// Folder of the slots and the pinned keys
+    #[arg(long, value_name = "DIR", env = "EXCON_ROOT", default_value = slot::ROOT, hide_env_values = true)]
+    pub root: PathBuf,
+}
+
+impl RootArgs {
+    /// The slots below it.
+    pub fn slots(&self) -> Slots {
+        Slots::at(&self.root)
+    }
+}
+
+/// A bundle, and the root for `active` and the pinned keys.
+#[derive(Debug, clap::Args)]
+pub struct BundleArgs {
+    /// The bundle: a `.excon` file, a folder with its members, or `active` for the installed one
+    #[arg(value_name = "BUNDLE")]
+    pub bundle: PathBuf,
+    #[command(flatten)]
+    pub root: RootArgs,
+}
+
+impl BundleArgs {
+    /// Opens the bundle to use it.
+    ///
+    /// # Errors
+    /// As [`Bundle::open_trusted`] and [`Slots::open_active`].
+    pub fn open(&self) -> Result<(Bundle, Checks)> {
+        let slots = self.root.slots();
+        let trust = slots.trust()?;
+        match self.bundle == Path::new(ACTIVE) {
+            true => open_active(slots, &trust),
+            false => Ok((Bundle::open_trusted(&self.bundle, &trust)?, Checks(None))),
+        }
+    }
+
+    /// Opens the bundle to look at it: no trial is touched.
+    ///
+    /// # Errors
+    /// As [`BundleArgs::open`].
+    pub fn look(&self) -> Result<Bundle> {
+        look(&self.bundle, &self.root)
+    }
+
+    /// The folder that a monitor of this bundle is kept in. The active bundle changes, and a monitor belongs to one, so
+    /// there each has a folder of its own below; a rollback finds the monitor it had.
+    pub fn state(&self, folder: Option<&Path>, bundle: &Bundle) -> Option<PathBuf> {
+        state(&self.bundle, folder, bundle)
+    }
+}
+
+/// As [`BundleArgs::look`].
+pub fn look(bundle: &Path, root: &RootArgs) -> Result<Bundle> {
+    let slots = root.slots();
+    let trust = slots.trust()?;
+    if bundle == Path::new(ACTIVE) { slots.open_active(&trust) } else { Bundle::open_trusted(bundle, &trust) }
+}
+
+/// As [`BundleArgs::state`].
+pub fn state(argument: &Path, folder: Option<&Path>, bundle: &Bundle) -> Option<PathBuf> {
+    folder.map(|folder| match argument == Path::new(ACTIVE) {
+        true => folder.join(&bundle.digest[..SHORT]),
+        false => folder.into(),
+    })
+}
+
+fn open_active(slots: Slots, trust: &Trust) -> Result<(Bundle, Checks)> {
+    let mut state = slots.state()?;
+    if state.trial.is_some() {
+        match slots.lock().and_then(|_lock| slots.prove(trust)) {
+            Ok(now) => {
+                if now.trial.is_none() {
+                    output::note(&now.last);
+                }
+                state = now;
+            }
+            // Whoever is installing it counts, or we may not: then it is used and not counted.
+            Err(Error::Busy { .. }) => state.trial = None,
+            Err(error @ Error::Write { .. }) => {
+                output::note(format_args!("this start does not count for the trial of the active bundle: {error}"));
+                state.trial = None;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let bundle = slots.open_active(trust)?;
+    let checks = state.trial.map(|_| Health::new(slots, &bundle.digest, &state));
+    Ok((bundle, Checks(checks)))
+}
+
+/// The part that a process has in the trial of the bundle it uses; none for one that is not on trial.
+pub struct Checks(Option<Health>);
+
+impl Checks {
+    /// Counts a prediction. One that fails its self-test ends the trial.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] when the trial ended so: the bundle is not the active one any more. [`Error::Write`] when it
+    /// cannot be written down.
+    pub fn see(&mut self, prediction: &Prediction, engine: &str) -> Result<()> {
+        let Some(health) = &mut self.0 else { return Ok(()) };
+        match prediction.verify(engine) {
+            Ok(()) => health.passed(),
+            Err(error) => match health.failed(&error.to_string())? {
+                Some(reason) => Err(Error::Engine { engine: engine.into(), reason }),
+                None => Ok(()),
+            },
+        }
+    }
+}
