@@ -66,6 +66,12 @@ impl From<excon_convert::Error> for Failure {
     }
 }
 
+impl From<excon_boards::Error> for Failure {
+    fn from(error: excon_boards::Error) -> Self {
+        Self { code: error.exit_code(), message: error.to_string() }
+    }
+}
+
 impl From<serde_json::Error> for Failure {
     fn from(error: serde_json::Error) -> Self {
         Self { code: INTERNAL, message: format!("cannot write JSON: {error}. Please report this") }

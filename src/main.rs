@@ -1,7 +1,7 @@
 //! `excon`, the workstation command: photographs in, a watched board out.
 //!
 //! Data goes to stdout, progress and errors to stderr. Exit codes: 0 done · 1 a check said no · 64 usage · 65 bad input ·
-//! 69 unreachable · 70 internal · 73 cannot write · 130 interrupted.
+//! 69 unreachable · 70 internal · 73 cannot write · 75 try again · 130 interrupted.
 
 mod agreement;
 mod commands;

@@ -1,17 +1,22 @@
 //! The commands by name, one file each.
 
+mod boards;
 mod compare;
 mod completions;
 pub mod convert;
 mod data;
 mod demo;
+mod doctor;
 mod embed;
 pub mod evaluate;
 mod figures;
+mod flash;
 mod inspect;
+mod keys;
 mod multi_label;
 mod report;
 mod robustness;
+mod sign;
 pub mod train;
 
 use crate::failure::Result;
@@ -29,7 +34,7 @@ Begin with:
   excon demo                                    the whole chain on the photographs that ship with it, under 5 minutes
   excon train --data PHOTOS --out runs/mine     your own photographs: one folder a class
 
-Exit codes: 0 done · 1 a check said no · 64 usage · 65 bad input · 69 unreachable · 70 internal · 73 cannot write · 130 interrupted"
+Exit codes: 0 done · 1 a check said no · 64 usage · 65 bad input · 69 unreachable · 70 internal · 73 cannot write · 75 try again · 130 interrupted"
 )]
 pub struct Cli {
     /// Form of the result on stdout
@@ -50,6 +55,11 @@ enum Command {
     Embed(embed::Embed),
     Convert(convert::Convert),
     Inspect(inspect::Inspect),
+    Keys(keys::Keys),
+    Sign(sign::Sign),
+    Flash(flash::Flash),
+    Boards(boards::Boards),
+    Doctor(doctor::Doctor),
     Completions(completions::Completions),
 }
 
@@ -65,6 +75,11 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Embed(command) => command.run(cli.format),
         Command::Convert(command) => command.run(cli.format),
         Command::Inspect(command) => command.run(cli.format),
+        Command::Keys(command) => command.run(cli.format),
+        Command::Sign(command) => command.run(cli.format),
+        Command::Flash(command) => command.run(cli.format),
+        Command::Boards(command) => command.run(cli.format),
+        Command::Doctor(command) => command.run(cli.format),
         Command::Completions(command) => command.run(),
     }
 }

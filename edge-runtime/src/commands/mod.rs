@@ -5,6 +5,7 @@
 
 mod acknowledge;
 mod bench;
+mod doctor;
 mod install;
 mod output;
 mod place;
@@ -59,6 +60,8 @@ enum Command {
     Receive(receive::Receive),
     /// Show what is installed, what a bundle holds, the monitor's state, and what is promised under which conditions
     Status(status::Status),
+    /// Look at this board: what is not as it should be, why it matters, what mends it
+    Doctor(doctor::Doctor),
     /// Answer the alarm that stands: the evidence starts from zero again
     Acknowledge(acknowledge::Acknowledge),
     /// Write a completion script for a shell to stdout
@@ -120,6 +123,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Rollback(settings) => rollback::run(&settings, &mut output),
         Command::Receive(settings) => receive::run(&settings),
         Command::Status(settings) => status::run(&settings, &mut output),
+        Command::Doctor(settings) => doctor::run(&settings, &mut output),
         Command::Acknowledge(settings) => acknowledge::run(&settings, &mut output),
         Command::Completions { shell } => completions(shell),
     };
