@@ -181,3 +181,89 @@ fn a_projection_head_follows_its_definition() {
     assert!(ProjectionHead::from_tensors(&tensors, 3).is_err());
     assert_eq!(ProjectionHead::from_tensors(&Tensors::new(), 2).unwrap(), None);
 }
+
+/// A bundle signed by `pair`, as a file.
+fn signed(folder: &Path, pair: &minisign::KeyPair, comment: &str) -> PathBuf {
+    let members = Members::open(&sealed(folder), &Trust::anyone()).unwrap();
+    let bytes = members.manifest_bytes.as_slice();
+    let signature = minisign::sign(Some(&pair.pk), &pair.sk, bytes, Some(comment), None).unwrap();
+    let path = folder.join("signed.excon");
+    Members { signature: Some(signature.into_string().into_bytes()), ..members }.write(&path).unwrap();
+    path
+}
+
+fn trusting(pair: &minisign::KeyPair) -> Trust {
+    let mut trust = Trust::anyone();
+    trust.pin("line".into(), &pair.pk.to_box().unwrap().into_string()).unwrap();
+    trust
+}
+
+/// The message of a bundle that no pinned key answers for.
+fn distrusted(path: &Path, trust: &Trust) -> String {
+    match Bundle::open_trusted(path, trust) {
+        Err(error @ Error::Refused { .. }) => error.to_string(),
+        other => panic!("{} was not refused: {other:?}", path.display()),
+    }
+}
+
+#[test]
+fn a_signed_bundle_opens_for_those_who_pinned_its_key_and_says_what_was_signed() {
+    let folder = tempfile::tempdir().unwrap();
+    let pair = minisign::KeyPair::generate_unencrypted_keypair().unwrap();
+    let path = signed(folder.path(), &pair, "timestamp:1700000000 model:tiny expires:1800000000");
+    let bundle = Bundle::open_trusted(&path, &trusting(&pair)).unwrap();
+    let wanted = Signed { at: Some(1_700_000_000), expires: Some(1_800_000_000), by: Some("line".into()) };
+    assert_eq!(bundle.signed, wanted);
+    assert_eq!(bundle.digest, Bundle::open(sealed(folder.path())).unwrap().digest, "a signature changes no digest");
+    assert_eq!(Bundle::open(&path).unwrap().signed, Signed::default(), "what nobody checked is not believed");
+
+    let place = folder.path().join("slot");
+    tar::Archive::new(File::open(&path).unwrap()).unpack(&place).unwrap();
+    assert_eq!(Bundle::open_trusted(&place, &trusting(&pair)).unwrap().signed, wanted);
+    fs::remove_file(place.join(MANIFEST_SIGNATURE)).unwrap();
+    assert!(distrusted(&place, &trusting(&pair)).contains("not signed"));
+
+    // A second key beside the first one: keys are rotated by pinning both for a while.
+    let mut both = trusting(&minisign::KeyPair::generate_unencrypted_keypair().unwrap());
+    both.pin("new".into(), &pair.pk.to_base64()).unwrap();
+    assert_eq!(Bundle::open_trusted(&path, &both).unwrap().signed.by.as_deref(), Some("new"));
+}
+
+#[test]
+fn strangers_are_refused_before_anything_is_parsed() {
+    let folder = tempfile::tempdir().unwrap();
+    let [ours, theirs] = [(); 2].map(|()| minisign::KeyPair::generate_unencrypted_keypair().unwrap());
+    let trust = trusting(&ours);
+    assert!(distrusted(&sealed(folder.path()), &trust).contains("not signed"));
+    assert!(distrusted(&signed(folder.path(), &theirs, "x"), &trust).contains("none of the pinned keys (line)"));
+    // A manifest that would be refused for what it says is not looked at.
+    let garbage = forged(folder.path(), |_| "{ not json".into());
+    assert!(distrusted(&garbage, &trust).contains("not signed"));
+    assert!(refusal(&garbage).contains("manifest.json"));
+
+    let path = signed(folder.path(), &ours, "timestamp:1 expires:2");
+    let members = Members::open(&path, &trust).unwrap();
+    let signature = members.signature.clone().unwrap();
+    let changed = folder.path().join("changed.excon");
+    // Anything signed that was changed: the manifest, the signature, the comment that carries the expiry.
+    let text = String::from_utf8(signature.clone()).unwrap();
+    let later = text.replace("expires:2", "expires:9");
+    for other in [later.into_bytes(), b"".to_vec(), vec![0xFF; 300], signature[..200].to_vec()] {
+        Members { signature: Some(other), ..members.clone() }.write(&changed).unwrap();
+        distrusted(&changed, &trust);
+    }
+    let edited = String::from_utf8(members.manifest_bytes.clone()).unwrap().replace("\"version\": 3", "\"version\": 9");
+    Members { manifest_bytes: edited.into_bytes(), ..members.clone() }.write(&changed).unwrap();
+    assert!(distrusted(&changed, &trust).contains("changed since"));
+    let odd = signed(folder.path(), &ours, "timestamp:1 expires:soon");
+    assert!(distrusted(&odd, &trust).contains("no time in seconds"));
+
+    // A pin that cannot be read must not become no pin.
+    let keys = folder.path().join("keys");
+    assert!(!Trust::pinned(&keys).unwrap().is_pinned());
+    fs::create_dir(&keys).unwrap();
+    fs::write(keys.join("line.pub"), ours.pk.to_box().unwrap().into_string()).unwrap();
+    assert_eq!(Trust::pinned(&keys).unwrap().names(), ["line"]);
+    fs::write(keys.join("torn.pub"), "untrusted comment: half a k").unwrap();
+    assert!(matches!(Trust::pinned(&keys), Err(Error::Refused { .. })));
+}

@@ -63,6 +63,11 @@ pub fn parts(int8: bool) -> Parts {
 
 /// A bundle with a shift reference of so many healthy pictures (brightness 0.5, seeds from 1,000).
 pub fn writer(int8: bool, frames: usize) -> Writer {
+    versioned(int8, frames, 3)
+}
+
+/// As [`writer`], of a version.
+pub fn versioned(int8: bool, frames: usize, version: u64) -> Writer {
     let mut parts = parts(int8);
     let fitting = Predictor::assemble(parts.clone()).unwrap();
     let mut means = ClassMeans::new(CLASSES, CHANNELS);
@@ -86,7 +91,8 @@ pub fn writer(int8: bool, frames: usize) -> Writer {
     let inputs = images(2);
     let outputs = parts.engine.run(&inputs).unwrap();
     let golden = Golden { count: 2, inputs, logits: outputs.logits, features: outputs.features };
-    let mut writer = Writer::new(manifest(int8, frames, parts.engine.name()));
+    let manifest = Manifest { version, ..manifest(int8, frames, parts.engine.name()) };
+    let mut writer = Writer::new(manifest);
     writer.member(MODEL, network(int8).bytes());
     writer.reference(&parts.head, parts.projection.as_ref(), &model, &reference).unwrap();
     writer.golden(&golden).unwrap();
