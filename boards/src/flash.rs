@@ -7,6 +7,7 @@ use excon_edge::slot::{Standing, State};
 use excon_edge::transfer::{Answer, CHUNK, Plan};
 use serde::Serialize;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone)]
 pub struct Parcel {
     /// The container.
-    pub bytes: Vec<u8>,
+    pub bytes: Arc<Vec<u8>>,
     /// SHA-256 of its manifest.
     pub digest: String,
     /// Model name.
@@ -33,7 +34,7 @@ impl Parcel {
         let read = |source| excon_edge::Error::Read { path: file.into(), source };
         let bytes = std::fs::read(file).map_err(read)?;
         let Bundle { digest, manifest, .. } = bundle;
-        Ok(Self { bytes, digest, name: manifest.name, version: manifest.version })
+        Ok(Self { bytes: Arc::new(bytes), digest, name: manifest.name, version: manifest.version })
     }
 
     /// Chunks in all.

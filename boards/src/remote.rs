@@ -7,9 +7,13 @@ use excon_edge::transfer::{self, Answer, Plan};
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
+
+/// How long an ended ssh's last words are waited for.
+const WORDS: Duration = Duration::from_secs(2);
 
 /// How a board is reached.
 #[derive(Debug, Clone)]
@@ -119,7 +123,7 @@ impl Board {
     ///
     /// # Errors
     /// As [`Board::send`].
-    pub fn missing(&self, bytes: &[u8]) -> Result<usize> {
+    pub fn missing(&self, bytes: &Arc<Vec<u8>>) -> Result<usize> {
         let mut missing = 0;
         let mut count = |answer: &Answer| {
             if let Answer::Missing(chunks) = answer {
@@ -138,7 +142,7 @@ impl Board {
     ///
     /// # Errors
     /// [`Error::Broken`] when that did not help; [`Error::Board`] when the board refuses.
-    pub fn send(&self, bytes: &[u8], progress: &mut dyn FnMut(&Answer)) -> Result<String> {
+    pub fn send(&self, bytes: &Arc<Vec<u8>>, progress: &mut dyn FnMut(&Answer)) -> Result<String> {
         let mut fruitless = 0;
         loop {
             match self.attempt(bytes, &["receive"], progress) {
@@ -158,7 +162,7 @@ impl Board {
 
     fn attempt(
         &self,
-        bytes: &[u8],
+        bytes: &Arc<Vec<u8>>,
         arguments: &[&str],
         progress: &mut dyn FnMut(&Answer),
     ) -> std::result::Result<Option<String>, Cut> {
@@ -173,62 +177,61 @@ impl Board {
         plan.push(b'\n');
         let (say, answers) = mpsc::channel();
         let (want, wanted) = mpsc::channel::<Vec<u32>>();
-        thread::scope(|scope| {
-            scope.spawn(move || {
-                // A broken pipe shows on the reading side, with the reason.
-                let mut write = || -> io::Result<()> {
-                    stdin.write_all(&plan)?;
-                    for chunk in wanted.recv().unwrap_or_default() {
-                        transfer::send_chunk(&mut stdin, bytes, chunk)?;
-                    }
-                    Ok(())
-                };
-                let _ = write();
-            });
-            scope.spawn(move || {
-                for line in BufReader::new(stdout).lines().map_while(io::Result::ok) {
-                    if let Ok(answer) = serde_json::from_str::<Answer>(&line)
-                        && say.send(answer).is_err()
-                    {
-                        break;
-                    }
-                }
-            });
-            let words = scope.spawn(move || {
-                let mut words = String::new();
-                let _ = stderr.read_to_string(&mut words);
-                words
-            });
-            let (mut came, mut place, mut want) = (0, None, Some(want));
-            let stalled = loop {
-                match answers.recv_timeout(self.stall) {
-                    Ok(answer) => {
-                        progress(&answer);
-                        match answer {
-                            Answer::Missing(chunks) => drop(want.take().map(|want| want.send(chunks))),
-                            Answer::Have(_) => came += 1,
-                            Answer::Complete(path) => place = Some(path.to_string_lossy().into_owned()),
-                        }
-                    }
-                    Err(RecvTimeoutError::Timeout) => break true,
-                    Err(RecvTimeoutError::Disconnected) => break false,
-                }
+        let (tell, told) = mpsc::channel();
+        // The threads are not waited for: what ssh has started may hold its pipes open longer than ssh lives.
+        let bytes = Arc::clone(bytes);
+        thread::spawn(move || {
+            // A broken pipe shows on the reading side, with the reason.
+            let mut write = || -> io::Result<()> {
+                stdin.write_all(&plan)?;
+                let wanted = wanted.recv().unwrap_or_default();
+                wanted.into_iter().try_for_each(|chunk| transfer::send_chunk(&mut stdin, &bytes, chunk))
             };
-            drop(want);
-            let code = end(&mut child, stalled);
-            let words = words.join().unwrap_or_default();
-            match (place, code) {
-                (Some(place), _) => Ok(Some(place)),
-                (None, Some(0)) => Ok(None),
-                _ if stalled => Err(Cut::Again(format!("nothing came for {} s", self.stall.as_secs_f64()), came)),
-                (None, Some(127)) => Err(Cut::Final(self.no_edge())),
-                (None, Some(code @ (64 | 70 | 73))) => {
-                    let reason = last_line(&words).trim_start_matches("error: ").to_string();
-                    Err(Cut::Final(Error::Board { board: self.address.clone(), reason, code: code as u8 }))
+            let _ = write();
+        });
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(io::Result::ok) {
+                if let Ok(answer) = serde_json::from_str::<Answer>(&line)
+                    && say.send(answer).is_err()
+                {
+                    break;
                 }
-                _ => Err(Cut::Again(last_line(&words).to_string(), came)),
             }
-        })
+        });
+        thread::spawn(move || {
+            let mut words = String::new();
+            let _ = stderr.read_to_string(&mut words);
+            let _ = tell.send(words);
+        });
+        let (mut came, mut place, mut want) = (0, None, Some(want));
+        let stalled = loop {
+            match answers.recv_timeout(self.stall) {
+                Ok(answer) => {
+                    progress(&answer);
+                    match answer {
+                        Answer::Missing(chunks) => drop(want.take().map(|want| want.send(chunks))),
+                        Answer::Have(_) => came += 1,
+                        Answer::Complete(path) => place = Some(path.to_string_lossy().into_owned()),
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => break true,
+                Err(RecvTimeoutError::Disconnected) => break false,
+            }
+        };
+        drop(want);
+        let code = end(&mut child, stalled);
+        let words = told.recv_timeout(WORDS).unwrap_or_default();
+        match (place, code) {
+            (Some(place), _) => Ok(Some(place)),
+            (None, Some(0)) => Ok(None),
+            _ if stalled => Err(Cut::Again(format!("nothing came for {} s", self.stall.as_secs_f64()), came)),
+            (None, Some(127)) => Err(Cut::Final(self.no_edge())),
+            (None, Some(code @ (64 | 70 | 73))) => {
+                let reason = last_line(&words).trim_start_matches("error: ").to_string();
+                Err(Cut::Final(Error::Board { board: self.address.clone(), reason, code: code as u8 }))
+            }
+            _ => Err(Cut::Again(last_line(&words).to_string(), came)),
+        }
     }
 
     fn unreachable(&self, reason: &str) -> Error {

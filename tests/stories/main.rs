@@ -1,14 +1,17 @@
-//! User stories, end to end, through the two commands alone: the demo, one's own photographs, comparisons, real data sets, and what
+//! User stories, end to end, through the two commands alone: the demo, one's own photographs, comparisons, real data sets, boards over ssh, and what
 //! happens when something is wrong or cut off.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod bad_input;
 mod compare;
 mod demo;
+mod flash;
 mod own_photographs;
 mod real_sets;
 mod recipes;
 mod resume;
+#[path = "../../edge-runtime/tests/tiny/mod.rs"]
+mod tiny;
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};
