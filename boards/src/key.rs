@@ -82,7 +82,12 @@ impl SigningKey {
             Err(e) if e.to_string().contains("encrypted") => {
                 parse()?.into_secret_key(Some(password()?)).map_err(|e| failed(e.to_string()))?
             }
-            Err(e) => return Err(failed(format!("{e}; it is no secret key of minisign"))),
+            // Unprotected keys of the C tool carry no checksum, and this library wants one.
+            Err(e) => {
+                let advice = "it is no secret key, or one of `minisign -G -W`, which carries no checksum. \
+                              Make one with a password, or with: excon keys new";
+                return Err(failed(format!("{e}; {advice}")));
+            }
         };
         let public = PublicKey::from_secret_key(&secret).map_err(|e| failed(e.to_string()))?;
         Ok(Self { secret, public })

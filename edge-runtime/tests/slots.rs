@@ -167,7 +167,10 @@ fn kill_installs(count: usize) {
     let slots = Slots::at(folder.join("root"));
     let usual = started.elapsed() / 2;
     let (mut killed, mut changed, mut open) = (0, 0, 0);
-    for round in 0..count {
+    for round in 0.. {
+        if killed >= count || round > 10 * count {
+            break;
+        }
         let name = names[round % 2];
         let before = slots.state().unwrap();
         let mut child =
@@ -185,8 +188,8 @@ fn kill_installs(count: usize) {
         changed += usize::from(before.active != state.active);
         open += usize::from(running.standing == Standing::Trial);
     }
-    println!("{killed} of {count} installs were killed; {changed} had switched, {open} of them were still on trial");
-    assert!(killed * 10 > count, "too few installs were caught alive: {killed} of {count}");
+    println!("{killed} installs were killed; {changed} had switched, {open} times a trial was open");
+    assert_eq!(killed, count, "too few installs were caught alive");
     bundle(folder, "last", 9);
     run(folder, 0, &["install", "last.excon"]);
     assert_eq!(run(folder, 0, &["status"]).0[0]["manifest"]["version"], 9);
@@ -198,7 +201,7 @@ fn kill_installs(count: usize) {
 
 #[test]
 fn an_install_that_is_killed_leaves_the_old_or_the_new_bundle() {
-    kill_installs(40);
+    kill_installs(25);
 }
 
 #[test]
