@@ -11,7 +11,7 @@ pub const SCHEMA: &str = "excon.profile/1";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
-    /// Always [`SCHEMA`].
+    /// Always `excon.profile/1`.
     pub schema: String,
     /// Name in commands, as its file.
     pub name: String,

@@ -30,7 +30,7 @@ struct Line<'a> {
 pub fn run(settings: &Rollback, output: &mut Output) -> Result<Verdict, Failure> {
     let slots = settings.root.slots();
     let _lock = slots.lock()?;
-    let state = slots.rollback()?;
+    let state = slots.rollback(&slots.trust()?)?;
     let (slot, active) = state.running().unzip();
     output.json(&Line { schema: "excon.rollback/1", slot, active, last: &state.last })?;
     output.text(format_args!("{} {}", paint(GOOD, "done:"), state.last))?;

@@ -212,15 +212,16 @@ impl<D: Disk> Slots<D> {
     /// Goes back to the other slot. A bundle that is left during its trial has failed it.
     ///
     /// # Errors
-    /// [`Error::Slots`] when there is nothing to go back to; [`Error::Bundle`] when what is there is damaged.
-    pub fn rollback(&self) -> Result<State> {
+    /// [`Error::Slots`] when there is nothing to go back to; [`Error::Bundle`] when what is there is damaged, and
+    /// [`Error::Refused`] when its key is not trusted any more.
+    pub fn rollback(&self, trust: &Trust) -> Result<State> {
         let state = self.state()?;
         let failed = state.trial.is_some();
-        self.leave(state, failed, "as asked")
+        self.leave(state, failed, "as asked", trust)
     }
 
     /// Leaves the active slot for the other one.
-    fn leave(&self, mut state: State, failed: bool, why: &str) -> Result<State> {
+    fn leave(&self, mut state: State, failed: bool, why: &str, trust: &Trust) -> Result<State> {
         let Some((slot, running)) = state.running() else {
             return Err(self.refuse("nothing is installed. Begin with: excon-edge install FILE.excon"));
         };
@@ -228,7 +229,7 @@ impl<D: Disk> Slots<D> {
         let Some((other, fallback)) = state.fallback() else {
             return Err(self.refuse(format!("slot {} holds nothing to go back to", slot.other())));
         };
-        let held = Members::open_on(&self.disk, &self.place(other), &Trust::anyone())?;
+        let held = Members::open_on(&self.disk, &self.place(other), trust)?;
         if held.digest() != fallback.digest {
             return Err(self.refuse(format!("slot {other} does not hold what was installed into it")));
         }

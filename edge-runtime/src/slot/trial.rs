@@ -15,11 +15,11 @@ impl<D: Disk> Slots<D> {
     ///
     /// # Errors
     /// [`Error::Write`] when it cannot be written down.
-    pub fn begin(&self) -> Result<State> {
+    pub fn begin(&self, trust: &Trust) -> Result<State> {
         let mut state = self.state()?;
         let Some(trial) = &mut state.trial else { return Ok(state) };
         if trial.attempts >= ATTEMPTS {
-            return self.fail(&format!("it was started {ATTEMPTS} times and did not pass one prediction"));
+            return self.fail(&format!("it was started {ATTEMPTS} times and did not pass one prediction"), trust);
         }
         trial.attempts += 1;
         self.save(&state)?;
@@ -59,17 +59,17 @@ impl<D: Disk> Slots<D> {
     ///
     /// # Errors
     /// [`Error::Slots`] without a trial; [`Error::Write`] when it cannot be written down.
-    pub fn fail(&self, why: &str) -> Result<State> {
+    pub fn fail(&self, why: &str, trust: &Trust) -> Result<State> {
         let mut state = self.state()?;
         let Some((slot, record)) = state.running().filter(|(_, r)| r.standing == Standing::Trial) else {
             return Err(self.refuse("no trial is under way"));
         };
         let intact = |(other, fallback): (_, &super::Record)| {
-            crate::bundle::Members::open_on(&self.disk, &self.place(other), &Trust::anyone())
+            crate::bundle::Members::open_on(&self.disk, &self.place(other), trust)
                 .is_ok_and(|held| held.digest() == fallback.digest)
         };
         if state.fallback().is_some_and(intact) {
-            return self.leave(state, true, why);
+            return self.leave(state, true, why, trust);
         }
         state.last =
             format!("{} version {} in slot {slot} failed, and no other is there: {why}", record.name, record.version);
@@ -91,7 +91,7 @@ impl Slots<System> {
     /// # Errors
     /// [`Error::Write`] when it cannot be written down.
     pub fn prove(&self, trust: &Trust) -> Result<State> {
-        let state = self.begin()?;
+        let state = self.begin(trust)?;
         let Some(trial) = state.trial else { return Ok(state) };
         let tests = if trial.live { 1 } else { trial.needed.saturating_sub(trial.passed).max(1) };
         match self.self_tests(trust, tests) {
@@ -100,7 +100,7 @@ impl Slots<System> {
                 self.passed(&digest, tests)?;
                 self.state()
             }
-            Err(error) => self.fail(&error.to_string()),
+            Err(error) => self.fail(&error.to_string(), trust),
         }
     }
 
@@ -154,7 +154,7 @@ impl Health {
         let state = self.slots.state()?;
         match state.running() {
             Some((_, record)) if record.digest == self.digest && state.trial.is_some() => {
-                Ok(Some(self.slots.fail(why)?.last))
+                Ok(Some(self.slots.fail(why, &self.slots.trust()?)?.last))
             }
             _ => Ok(None),
         }

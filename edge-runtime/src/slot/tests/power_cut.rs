@@ -98,7 +98,7 @@ const STORIES: [Story; 7] = [
             slots.passed(&members(3).digest(), 3).unwrap();
             disk.told(2);
             // What went back was committed before: version 2.
-            slots.fail("a prediction failed").unwrap();
+            slots.fail("a prediction failed", &Trust::anyone()).unwrap();
             disk.told(3);
         },
         allowed: &[&[2, 3], &[3], &[2, 3], &[2]],
@@ -112,7 +112,7 @@ const STORIES: [Story; 7] = [
         },
         act: |slots, disk| {
             for told in 1..=4 {
-                slots.begin().unwrap();
+                slots.begin(&Trust::anyone()).unwrap();
                 disk.told(told);
             }
         },
@@ -123,10 +123,10 @@ const STORIES: [Story; 7] = [
         name: "rollback and back again",
         before: two_installed,
         act: |slots, disk| {
-            slots.rollback().unwrap();
+            slots.rollback(&Trust::anyone()).unwrap();
             disk.told(1);
             disk.told(2);
-            slots.rollback().unwrap();
+            slots.rollback(&Trust::anyone()).unwrap();
             disk.told(3);
         },
         allowed: &[&[2, 1], &[1], &[1, 2], &[2]],
@@ -136,7 +136,7 @@ const STORIES: [Story; 7] = [
         name: "an install into the slot that was rolled back from",
         before: |slots| {
             two_installed(slots);
-            slots.rollback().unwrap();
+            slots.rollback(&Trust::anyone()).unwrap();
         },
         act: |slots, disk| {
             install(slots, 4, 1);

@@ -106,7 +106,7 @@ fn fail_everywhere<D: Disk + Clone>(disk: D, root: &Path, kind: ErrorKind, remov
         let partial = |name: &OsString| name.to_string_lossy().starts_with(PARTIAL);
         assert!(!left.iter().any(partial) || !removes, "failure {at} leaves {left:?}");
         if running.version == 3 {
-            sound.fail("not committed").unwrap();
+            sound.fail("not committed", &Trust::anyone()).unwrap();
         }
         // The next install works, and what was there is there again for the next failure.
         for version in [1, 2] {
@@ -192,22 +192,22 @@ fn a_trial_ends_in_commit_or_in_the_old_bundle() {
     assert_eq!((state.greatest["tiny"], state.fallback().unwrap().1.version), (2, 1));
 
     // Left by hand during its trial: it does not come back by itself.
-    slots.rollback().unwrap();
+    slots.rollback(&Trust::anyone()).unwrap();
     let digest = try_two();
-    let state = slots.rollback().unwrap();
+    let state = slots.rollback(&Trust::anyone()).unwrap();
     assert_eq!(state.running().unwrap().1.version, 1);
-    assert!(matches!(slots.rollback(), Err(Error::Slots { .. })), "what failed is not gone back to");
+    assert!(matches!(slots.rollback(&Trust::anyone()), Err(Error::Slots { .. })), "what failed is not gone back to");
 
     // Starts without a passed prediction are numbered; one that passes something begins again.
     try_two();
     for _ in 0..ATTEMPTS {
-        assert_eq!(slots.begin().unwrap().running().unwrap().1.version, 2);
+        assert_eq!(slots.begin(&Trust::anyone()).unwrap().running().unwrap().1.version, 2);
     }
     slots.passed(&digest, 1).unwrap();
     for _ in 0..ATTEMPTS {
-        assert_eq!(slots.begin().unwrap().running().unwrap().1.version, 2);
+        assert_eq!(slots.begin(&Trust::anyone()).unwrap().running().unwrap().1.version, 2);
     }
-    let state = slots.begin().unwrap();
+    let state = slots.begin(&Trust::anyone()).unwrap();
     assert_eq!(state.running().unwrap().1.version, 1);
     assert!(state.last.contains("started 3 times"), "{}", state.last);
 
@@ -216,9 +216,21 @@ fn a_trial_ends_in_commit_or_in_the_old_bundle() {
     let new = members(1);
     let slot = fresh.stage(Path::new("new.excon"), &new, terms()).unwrap();
     fresh.switch(slot, &new, 1, false).unwrap();
-    assert_eq!(fresh.fail("it is broken").unwrap().active, None);
+    assert_eq!(fresh.fail("it is broken", &Trust::anyone()).unwrap().active, None);
     assert!(matches!(fresh.open_active(&Trust::anyone()), Err(Error::Slots { .. })));
     install(&fresh, 2).unwrap();
+}
+
+#[test]
+fn nothing_is_gone_back_to_whose_key_was_taken_away() {
+    let slots = Slots::on(Simulated::default(), ROOT);
+    for version in [1, 2] {
+        install(&slots, version).unwrap();
+    }
+    let mut trust = Trust::anyone();
+    trust.pin("new".into(), &minisign::KeyPair::generate_unencrypted_keypair().unwrap().pk.to_base64()).unwrap();
+    assert!(matches!(slots.rollback(&trust), Err(Error::Refused { .. })));
+    assert_eq!(slots.state().unwrap().running().unwrap().1.version, 2);
 }
 
 #[test]
@@ -229,7 +241,7 @@ fn damage_is_told_and_never_rolled_back_to() {
         install(&slots, version).unwrap();
     }
     disk.write(&slots.place(Slot::A).join(MODEL), b"rot").unwrap();
-    assert!(matches!(slots.rollback(), Err(Error::Bundle { .. })));
+    assert!(matches!(slots.rollback(&Trust::anyone()), Err(Error::Bundle { .. })));
     assert_eq!(slots.state().unwrap().running().unwrap().1.version, 2);
     disk.write(Path::new("/excon/slots.json"), b"{}").unwrap();
     assert!(slots.state().unwrap_err().to_string().contains("slots.json is damaged"));
