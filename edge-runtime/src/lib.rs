@@ -17,6 +17,7 @@ pub mod page;
 pub mod predictor;
 pub mod probability;
 pub mod saliency;
+pub mod shadow;
 pub mod shift;
 pub mod slot;
 pub mod transfer;

@@ -229,3 +229,38 @@ fn a_root_that_cannot_be_written_is_told_and_what_runs_goes_on() {
     assert_eq!(run(folder, 0, &["status"]).0[0]["manifest"]["version"], 1);
     assert_eq!(fs::read_dir(folder.join("root/slots/a")).unwrap().count(), 5);
 }
+
+#[test]
+fn a_shadow_keeps_a_worse_model_out_and_lets_an_equal_one_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    bundle(folder, "one", 1);
+    bundle(folder, "two", 2);
+    run(folder, 0, &["install", "one.excon"]);
+    // The same network under permuted labels is wrong wherever the running one is right.
+    let mut liar = tiny::manifest(true, 60, "int8");
+    liar.version = 3;
+    liar.labels.rotate_left(1);
+    let members = Members::open(&folder.join("two.excon"), &Trust::anyone()).unwrap();
+    let mut writer = Writer::new(liar);
+    for (name, bytes) in members.files {
+        writer.member(&name, bytes);
+    }
+    writer.seal(folder.join("liar.excon")).unwrap();
+
+    let predictor = excon_edge::predictor::Predictor::open(folder.join("one.excon")).unwrap();
+    for seed in 0..600 {
+        let picture = tiny::picture(seed, 0.5);
+        let place = folder.join("labelled").join(predictor.predict(&picture).unwrap().label);
+        fs::create_dir_all(&place).unwrap();
+        fs::write(place.join(format!("{seed}.png")), tiny::png(&picture)).unwrap();
+    }
+    let (line, stderr) = run(folder, 1, &["install", "liar.excon", "--shadow", "labelled"]);
+    assert_eq!(line[0]["outcome"], "worse", "{stderr}");
+    let (line, _) = run(folder, 1, &["install", "two.excon", "--shadow", "labelled", "--margin", "0.001"]);
+    assert_eq!(line[0]["outcome"], "undecided");
+    assert_eq!(run(folder, 0, &["status"]).0[0]["manifest"]["version"], 1);
+    let (line, _) = run(folder, 0, &["install", "two.excon", "--shadow", "labelled"]);
+    assert_eq!(line[0]["outcome"], "committed");
+    run(folder, 65, &["install", "one.excon", "--older", "--shadow", "root"]);
+}

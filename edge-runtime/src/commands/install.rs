@@ -2,10 +2,11 @@
 
 use super::output::{self, BAD, BOLD, GOOD, Output, WATCH, paint};
 use super::place::RootArgs;
-use super::{Failure, Verdict};
+use super::{Failure, Verdict, shadow};
 use excon_edge::Error;
 use excon_edge::bundle::{Bundle, Members};
 use excon_edge::predictor::Predictor;
+use excon_edge::shadow::Verdict as Shadow;
 use excon_edge::slot::{Slot, Terms};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -18,7 +19,13 @@ or three starts that come to nothing, bring the old bundle back. Exit code 1 whe
 
 Examples:
   excon-edge install /media/stick/trashnet.excon
-  excon-edge install trashnet.excon --health 500 --live")]
+  excon-edge install trashnet.excon --health 500 --live
+  excon-edge install trashnet.excon --shadow labelled/      (one folder a class; refused unless it is not worse)
+
+With --shadow the new model and the running one label the same pictures. It is installed only when a test that holds
+however often it looks says that it is not worse by --margin; a model that is gets through with a probability of at most
+1 %. Models that are as good as each other and differ on six pictures in a hundred need about 2,000 pictures. Each run is
+a look of its own.")]
 pub struct Install {
     /// The bundle
     #[arg(value_name = "FILE.excon")]
@@ -37,6 +44,12 @@ pub struct Install {
     /// Accept a model of another name than the one that runs
     #[arg(long)]
     other_model: bool,
+    /// Compare it with the running model on labelled pictures first, one folder a class
+    #[arg(long, value_name = "FOLDER")]
+    shadow: Option<PathBuf>,
+    /// With --shadow: accuracy that may be lost, as a share
+    #[arg(long, value_name = "SHARE", default_value_t = 0.02, requires = "shadow")]
+    margin: f64,
     /// Only check whether it would be accepted
     #[arg(long)]
     dry_run: bool,
@@ -87,12 +100,27 @@ pub fn run(settings: &Install, output: &mut Output) -> Result<Verdict, Failure> 
             last,
         })?;
         let style = match outcome {
-            "rolled back" => BAD,
-            "on trial" => WATCH,
+            "rolled back" | "worse" => BAD,
+            "on trial" | "undecided" => WATCH,
             _ => GOOD,
         };
         output.text(format_args!("{} {last}", paint(style, format_args!("{outcome}:"))))
     };
+    if let Some(folder) = &settings.shadow {
+        let running = slots.open_active(&trust)?;
+        let other = Predictor::from_bundle(&running)?;
+        let found = shadow::compare((&bundle, &predictor), (&running, &other), folder, settings.margin)?;
+        let lost = format!("{:+.1} points on {} pictures", 100.0 * found.gain(), found.pictures);
+        let refused = match found.verdict() {
+            Shadow::NotWorse => None,
+            Shadow::Worse => Some(("worse", format!("it is worse than the running model: {lost}"))),
+            Shadow::Open => Some(("undecided", format!("too few pictures to show that it is not worse: {lost}"))),
+        };
+        if let Some((outcome, last)) = refused {
+            say(None, outcome, &last)?;
+            return Ok(Verdict::No);
+        }
+    }
     if settings.dry_run {
         let state = slots.state()?;
         slots.admit(&settings.file, &members, terms)?;

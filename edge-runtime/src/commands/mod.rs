@@ -13,6 +13,7 @@ mod predict;
 mod receive;
 mod rollback;
 mod session;
+mod shadow;
 mod status;
 mod watch;
 
