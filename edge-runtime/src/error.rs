@@ -81,6 +81,20 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// The service was set up in a way it cannot or should not run.
+    #[error("cannot serve: {reason}")]
+    Service {
+        /// What is wrong and what to do instead.
+        reason: String,
+    },
+    /// The service could not take its address.
+    #[error("cannot listen on {address}: {source}. Choose another with --addr")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// The system's reason.
+        source: std::io::Error,
+    },
     /// A numeric routine was called with data it cannot work on.
     #[error("{what}: {reason}")]
     Data {
@@ -105,6 +119,8 @@ impl Error {
             Self::Busy { .. } => 75,
             Self::Write { .. } => 73,
             Self::Engine { .. } => 70,
+            Self::Service { .. } => 64,
+            Self::Listen { .. } => 69,
         }
     }
 }

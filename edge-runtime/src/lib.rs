@@ -17,6 +17,9 @@ pub mod page;
 pub mod predictor;
 pub mod probability;
 pub mod saliency;
+#[cfg(feature = "serve")]
+pub mod serve;
+pub mod session;
 pub mod shadow;
 pub mod shift;
 pub mod slot;

@@ -2,10 +2,10 @@
 
 use super::output::{GOOD, Output, paint};
 use super::place::BundleArgs;
-use super::session::{Overrides, Session};
 use super::watch::named;
 use super::{Failure, Verdict};
 use excon_edge::Error;
+use excon_edge::session::{self, Overrides, Session};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -40,6 +40,8 @@ pub fn run(settings: &Acknowledge, output: &mut Output) -> Result<Verdict, Failu
     let bundle = settings.bundle.look()?;
     let engine = bundle.manifest.calibration.engine.clone();
     let state = settings.bundle.state(Some(&settings.state), &bundle);
+    // A service may run on the same state: it waits, then takes over what is written here.
+    let _turn = state.as_deref().filter(|folder| folder.is_dir()).map(session::lock).transpose()?;
     let mut session = Session::open(&bundle, &engine, state.as_deref(), Overrides::default())?;
     if !session.is_saved() {
         let reason = "there is no saved monitor here; give the folder that `watch --state` was given".into();

@@ -1,7 +1,7 @@
 //! The subcommands: validated settings in, a verdict out. Only this module and those below it print.
 //!
 //! Data goes to stdout, everything about progress and trouble to stderr. Exit codes: 0 done, 1 a check said no,
-//! 64 usage, 65 bad input or bundle, 70 internal, 73 cannot write, 75 try again.
+//! 64 usage, 65 bad input or bundle, 69 address not available, 70 internal, 73 cannot write, 75 try again.
 
 mod acknowledge;
 mod bench;
@@ -12,7 +12,8 @@ mod place;
 mod predict;
 mod receive;
 mod rollback;
-mod session;
+#[cfg(feature = "serve")]
+mod serve;
 mod shadow;
 mod status;
 mod watch;
@@ -31,11 +32,12 @@ const CANNOT_WRITE: u8 = 73;
 #[command(after_help = "Examples:
   excon-edge predict trashnet.excon photo.jpg --explain maps
   excon-edge watch trashnet.excon camera/ --state /var/lib/excon
+  excon-edge serve active --state /var/lib/excon
   excon-edge install trashnet.excon && excon-edge predict active photo.jpg
   excon-edge status
 
 Exit codes: 0 done, 1 a check said no (an alarm stands, an install was rolled back), 64 usage, 65 bad input or bundle,
-70 internal, 73 cannot write, 75 try again")]
+69 address not available, 70 internal, 73 cannot write, 75 try again")]
 struct Cli {
     /// How results are written to stdout: for people, or one JSON object a line.
     #[arg(long, global = true, value_enum, default_value_t = Format::Human, env = "EXCON_FORMAT")]
@@ -50,6 +52,9 @@ enum Command {
     Predict(predict::Predict),
     /// Watch a folder of frames in order of name for a shift, and ring when there is one
     Watch(watch::Watch),
+    /// Answer over HTTP: inference for programs, metrics for Prometheus, a live page for people
+    #[cfg(feature = "serve")]
+    Serve(serve::Serve),
     /// Measure latency, throughput and memory of a bundle on this machine
     Bench(bench::Bench),
     /// Verify a bundle, put it into the inactive slot, try it, and commit it or go back
@@ -119,6 +124,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let result = match cli.command {
         Command::Predict(settings) => predict::run(&settings, &mut output),
         Command::Watch(settings) => watch::run(&settings, &mut output),
+        #[cfg(feature = "serve")]
+        Command::Serve(settings) => serve::run(&settings, &mut output),
         Command::Bench(settings) => bench::run(&settings, &mut output),
         Command::Install(settings) => install::run(&settings, &mut output),
         Command::Rollback(settings) => rollback::run(&settings, &mut output),

@@ -3,7 +3,6 @@
 use super::output::{self, BOLD, Output, paint, percent};
 use super::place::BundleArgs;
 use super::{Failure, Verdict};
-use ::image::ImageEncoder as _;
 use excon_edge::bundle::Bundle;
 use excon_edge::image::{self, Picture};
 use excon_edge::predictor::{Prediction, Predictor};
@@ -130,29 +129,8 @@ impl<'a> Overlays<'a> {
         let name = std::iter::once(stem.clone()).chain(numbered).find(|n| !self.taken.contains(n)).unwrap_or(stem);
         let path = self.folder.join(format!("{name}.saliency.png"));
         self.taken.insert(name);
-        let (_, overlay) = page::overlay(&enlarged(picture), &prediction.cam);
-        let unencoded = |e| Error::Write { path: path.clone(), source: std::io::Error::other(e) };
-        excon_edge::file::replace(&path, &png(&overlay).map_err(unencoded)?)?;
+        let (_, overlay) = page::overlay(&page::enlarged(picture, VIEWABLE), &prediction.cam);
+        excon_edge::file::replace(&path, &page::png(&overlay)?)?;
         Ok(path)
     }
-}
-
-fn png(picture: &Picture) -> ::image::ImageResult<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let (width, height) = (picture.width as u32, picture.height as u32);
-    let encoder = ::image::codecs::png::PngEncoder::new(&mut bytes);
-    encoder.write_image(&picture.rgb, width, height, ::image::ExtendedColorType::Rgb8)?;
-    Ok(bytes)
-}
-
-/// The picture by a whole factor, each pixel a block: what the network saw, at a size people can look at.
-fn enlarged(picture: &Picture) -> Picture {
-    let factor = VIEWABLE.div_ceil(picture.width.max(1));
-    let mut rgb = Vec::with_capacity(picture.rgb.len() * factor * factor);
-    for row in picture.rgb.chunks_exact(3 * picture.width) {
-        let wide: Vec<u8> =
-            row.chunks_exact(3).flat_map(|p| std::iter::repeat_n(p, factor).flatten().copied()).collect();
-        (0..factor).for_each(|_| rgb.extend_from_slice(&wide));
-    }
-    Picture { width: picture.width * factor, height: picture.height * factor, rgb }
 }

@@ -2,11 +2,11 @@
 
 use super::output::{BAD, BOLD, GOOD, Output, WATCH, paint, percent, power};
 use super::place::{self, ACTIVE, RootArgs};
-use super::session::{Overrides, Session};
 use super::watch::named;
 use super::{Failure, Verdict};
 use excon_edge::bundle::{Bundle, Manifest, Precision};
 use excon_edge::predictor::Predictor;
+use excon_edge::session::{Overrides, Session};
 use excon_edge::shift::{Alarm, Promise};
 use excon_edge::slot::{self, Slot, Standing};
 use serde::Serialize;

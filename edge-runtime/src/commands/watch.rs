@@ -2,10 +2,10 @@
 
 use super::output::{self, BAD, BOLD, Output, paint, power};
 use super::place::BundleArgs;
-use super::session::{Overrides, Session};
 use super::{Failure, Verdict};
 use excon_edge::image;
 use excon_edge::predictor::{Prediction, Predictor};
+use excon_edge::session::{Overrides, Session};
 use excon_edge::shift::{Alarm, Channel, ChannelReading, Observation, Promise, State};
 use excon_edge::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -41,7 +41,8 @@ pub struct Watch {
     mean_time: Option<f64>,
 }
 
-fn mean_time(text: &str) -> std::result::Result<f64, String> {
+/// N of the contract, with thousands set off or not.
+pub fn mean_time(text: &str) -> std::result::Result<f64, String> {
     let value: f64 = text.replace([',', '_'], "").parse().map_err(|_| "give a number of frames".to_string())?;
     if value.is_finite() && value > 1.0 { Ok(value) } else { Err("give a number above 1".into()) }
 }

@@ -32,8 +32,16 @@ const PNG_SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 /// [`Error::Picture`] for another format, an animation, a truncated or damaged file, or one beyond [`MAX_SIDE`],
 /// [`MAX_PIXELS`] or [`MAX_BYTES`].
 pub fn decode(name: &str, bytes: &[u8]) -> Result<Picture> {
+    decode_within(name, bytes, MAX_PIXELS)
+}
+
+/// As [`decode`], with a smaller limit on the area in pixels.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_within(name: &str, bytes: &[u8], most_pixels: u64) -> Result<Picture> {
     // The decoders are foreign code on hostile input: should one panic, the frame is lost, not the process.
-    catch_unwind(AssertUnwindSafe(|| decode_bytes(bytes)))
+    catch_unwind(AssertUnwindSafe(|| decode_bytes(bytes, most_pixels.min(MAX_PIXELS))))
         .unwrap_or_else(|_| Err("the decoder gave up on damaged data".into()))
         .map_err(|reason| Error::Picture { name: name.into(), reason })
 }
@@ -50,16 +58,16 @@ pub fn read(path: &Path) -> Result<Picture> {
     decode(&path.display().to_string(), &bytes)
 }
 
-fn decode_bytes(bytes: &[u8]) -> std::result::Result<Picture, String> {
+fn decode_bytes(bytes: &[u8], most: u64) -> std::result::Result<Picture, String> {
     if bytes.len() as u64 > MAX_BYTES {
         return Err(format!("it is larger than {} MiB", MAX_BYTES >> 20));
     }
     if bytes.starts_with(&[0xff, 0xd8]) {
         walk_jpeg(bytes)?;
-        upright(JpegDecoder::new(Cursor::new(bytes)).map_err(|e| e.to_string())?)
+        upright(JpegDecoder::new(Cursor::new(bytes)).map_err(|e| e.to_string())?, most)
     } else if bytes.starts_with(PNG_SIGNATURE) {
         walk_png(bytes)?;
-        upright(PngDecoder::with_limits(Cursor::new(bytes), limits()).map_err(|e| e.to_string())?)
+        upright(PngDecoder::with_limits(Cursor::new(bytes), limits()).map_err(|e| e.to_string())?, most)
     } else {
         Err(foreign(bytes))
     }
@@ -74,13 +82,13 @@ fn limits() -> Limits {
 }
 
 /// Checks the declared size, then decodes, converts to RGB and turns upright.
-fn upright(mut decoder: impl ImageDecoder) -> std::result::Result<Picture, String> {
+fn upright(mut decoder: impl ImageDecoder, most: u64) -> std::result::Result<Picture, String> {
     let (width, height) = decoder.dimensions();
     if width == 0 || height == 0 {
         return Err("it has no pixels".into());
     }
-    if width > MAX_SIDE || height > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
-        return Err(format!("{width}×{height} pixels exceed {MAX_SIDE} a side or {} Mpixel", MAX_PIXELS >> 20));
+    if width > MAX_SIDE || height > MAX_SIDE || u64::from(width) * u64::from(height) > most {
+        return Err(format!("{width}×{height} pixels exceed {MAX_SIDE} a side or {most} in all"));
     }
     decoder.set_limits(limits()).map_err(|e| e.to_string())?;
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);

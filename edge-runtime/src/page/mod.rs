@@ -19,7 +19,7 @@ pub use badge::{State, badge, swatch, verdict};
 pub use bars::{Bar, Measure, bars};
 pub use dots::{Dot, DotChart, dot_chart};
 pub use line::{LineChart, Series, line_chart};
-pub use overlay::{OVERLAY_STRENGTH, Tile, overlay, png, png_data_uri, sheet, viridis};
+pub use overlay::{OVERLAY_STRENGTH, Tile, enlarged, overlay, png, png_data_uri, sheet, viridis};
 pub use plot::Unit;
 pub use reliability::reliability_diagram;
 pub use timeline::{Alarm, Phase, Timeline, Trace, timeline};

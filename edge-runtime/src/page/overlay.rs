@@ -47,6 +47,19 @@ pub fn overlay(picture: &Picture, map: &Map) -> (Picture, Picture) {
     (like(colours.concat()), like(mixed.collect()))
 }
 
+/// The picture by a whole factor, each pixel a block, so that it is at least `side` pixels wide: what the network saw,
+/// at a size people can look at.
+pub fn enlarged(picture: &Picture, side: usize) -> Picture {
+    let factor = side.div_ceil(picture.width.max(1)).max(1);
+    let mut rgb = Vec::with_capacity(picture.rgb.len() * factor * factor);
+    for row in picture.rgb.chunks_exact(3 * picture.width) {
+        let wide: Vec<u8> =
+            row.chunks_exact(3).flat_map(|p| std::iter::repeat_n(p, factor).flatten().copied()).collect();
+        (0..factor).for_each(|_| rgb.extend_from_slice(&wide));
+    }
+    Picture { width: picture.width * factor, height: picture.height * factor, rgb }
+}
+
 /// A picture as a PNG file.
 ///
 /// # Errors

@@ -128,6 +128,12 @@ impl Monitor {
         Promise::new(&self.reference, self.contract.mean_time_between_false_alarms, self.fault, self.accepted)
     }
 
+    /// How it stands, without a new frame.
+    pub fn standing(&self) -> Observation {
+        let state = if self.fault.is_some() { State::SensorFault } else { self.state() };
+        self.observation(state, false, None)
+    }
+
     /// Whether the next frame will be kept, if its sensor is well: only then do its scores matter.
     pub fn scores_due(&self) -> bool {
         self.thinner.next_is_kept()
@@ -160,16 +166,19 @@ impl Monitor {
         self.recover();
         let kept = self.enter(scores) && !was_ringing;
         let slow = self.contract.latency_budget.zip(took).is_some_and(|(budget, took)| took > budget);
-        let state = if self.alarm.is_some() {
+        let state = if slow && self.alarm.is_none() { State::Slow } else { self.state() };
+        self.observation(state, kept, failed)
+    }
+
+    /// What alarm and evidence make of it.
+    fn state(&self) -> State {
+        if self.alarm.is_some() {
             State::Shift
-        } else if slow {
-            State::Slow
         } else if self.log_r() >= 0.5 * self.contract.mean_time_between_false_alarms.ln() {
             State::Watching
         } else {
             State::Healthy
-        };
-        self.observation(state, kept, failed)
+        }
     }
 
     /// Thins, ranks and bets; true when the frame is an effective one. The part of a frame without its pixels.

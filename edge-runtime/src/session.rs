@@ -1,24 +1,26 @@
-//! What `watch` keeps between two runs, in one file: the monitor, where it stopped, and what it was told.
+//! What `watch` and `serve` keep between two runs, in one file: the monitor, where it stopped, and what it was told.
 //!
 //! `DIR/watch.state` is `excon.watch-state/1 SHA-256`, a line of JSON, then the monitor's own bytes. It is written
 //! beside and renamed, so that a power cut leaves the state before or the state after. Cursor and counters are one
-//! file, so no frame is ever counted twice.
+//! file, so no frame is ever counted twice. Who reads, changes and writes it holds [`lock`] meanwhile.
 
-use excon_edge::bundle::Bundle;
-use excon_edge::shift::{Contract, Monitor, Promise};
-use excon_edge::{Error, Result};
+use crate::bundle::Bundle;
+use crate::shift::{Contract, Monitor, Promise};
+use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 const SCHEMA: &str = "excon.watch-state/1";
 const FILE: &str = "watch.state";
+const LOCK: &str = "watch.lock";
+const OWNER: &str = "serve.lock";
 /// Far above any state, below what would trouble a board.
 const LARGEST: u64 = 80 << 20;
 
-/// What `watch` was told and where it stands.
+/// What the watch was told and where it stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct About {
@@ -41,14 +43,19 @@ pub struct About {
 /// Flags that override what the bundle or the saved state says.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Overrides {
+    /// N of the contract.
     pub mean_time: Option<f64>,
+    /// One effective frame in so many is also run masked.
     pub masked_every: Option<usize>,
+    /// Declares the stream independent; a state that says so already keeps saying it.
     pub independent: bool,
 }
 
 /// A monitor with its memory.
 pub struct Session {
+    /// What it was told and where it stands.
     pub about: About,
+    /// The monitor.
     pub monitor: Monitor,
     path: Option<PathBuf>,
     /// Engine that scores the frames, and the one the bundle's constants were fitted on.
@@ -121,14 +128,74 @@ impl Session {
     /// # Errors
     /// [`Error::Write`]; what was saved before is untouched.
     pub fn save(&self) -> Result<()> {
-        let Some(path) = &self.path else { return Ok(()) };
+        self.snapshot()?.map_or(Ok(()), |snapshot| snapshot.write())
+    }
+
+    /// The state as it stands now, to be written later; none when there is no place to.
+    ///
+    /// # Errors
+    /// [`Error::Write`] when it cannot be put into bytes.
+    pub fn snapshot(&self) -> Result<Option<Snapshot>> {
+        let Some(path) = &self.path else { return Ok(None) };
         let failed = |source| Error::Write { path: path.clone(), source };
         let mut body = serde_json::to_vec(&self.about).map_err(|e| failed(io::Error::other(e)))?;
         body.push(b'\n');
         body.extend(self.monitor.to_bytes());
-        std::fs::create_dir_all(path.parent().unwrap_or(Path::new("."))).map_err(failed)?;
-        let head = format!("{SCHEMA} {}\n", digest(&body));
-        excon_edge::file::replace(path, &[head.as_bytes(), &body].concat())
+        Ok(Some(Snapshot { path: path.clone(), body }))
+    }
+}
+
+/// A state taken at one moment.
+pub struct Snapshot {
+    path: PathBuf,
+    body: Vec<u8>,
+}
+
+impl Snapshot {
+    /// Writes it, see [`crate::file::replace`].
+    ///
+    /// # Errors
+    /// [`Error::Write`]; what was saved before is untouched.
+    pub fn write(&self) -> Result<()> {
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder).map_err(|source| Error::Write { path: self.path.clone(), source })?;
+        let head = format!("{SCHEMA} {}\n", digest(&self.body));
+        crate::file::replace(&self.path, &[head.as_bytes(), &self.body].concat())
+    }
+}
+
+/// Waits until no other process is between reading and writing the state in `folder`; until the file is dropped, or the
+/// process ends, the others wait.
+///
+/// # Errors
+/// [`Error::Write`] when the folder cannot be written.
+pub fn lock(folder: &Path) -> Result<File> {
+    let path = folder.join(LOCK);
+    let open = || {
+        std::fs::create_dir_all(folder)?;
+        let file = File::create(&path)?;
+        file.lock()?;
+        Ok(file)
+    };
+    open().map_err(|source| Error::Write { path: path.clone(), source })
+}
+
+/// Claims the state in `folder` for this process as long as the file lives: of two services on one state each would
+/// undo the other's work.
+///
+/// # Errors
+/// [`Error::State`] when another process has it, [`Error::Write`] when the folder cannot be written.
+pub fn claim(folder: &Path) -> Result<File> {
+    let path = folder.join(OWNER);
+    let failed = |source| Error::Write { path: path.clone(), source };
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    let file = File::create(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(Error::State { path: folder.into(), reason: "another service keeps its monitor here".into() })
+        }
+        Err(TryLockError::Error(source)) => Err(failed(source)),
     }
 }
 

@@ -1,0 +1,241 @@
+//! The service: one bundle over HTTP for programs, Prometheus and people.
+//!
+//! The predictor and the monitor are the ones of every other command. Promises: memory is bounded (connections, bytes of
+//! bodies, pictures that wait, frames shown), so is time (reading, waiting and answering each have a limit), and what
+//! does not fit is refused at once with the time after which to come again. One core runs one picture: a worker a core,
+//! each a single-threaded plan, takes batches off one queue. The way of a request: `connection` → `access` → a handler
+//! (`infer`, `picture`, `live`) → `queue` → `pool` → `watcher`. Nothing here prints; see [`Event`].
+
+mod access;
+mod connection;
+mod infer;
+mod live;
+mod metrics;
+mod picture;
+mod pool;
+mod protocol;
+mod queue;
+mod reply;
+mod watcher;
+
+use crate::bundle::Bundle;
+use crate::predictor::Predictor;
+use crate::session::Overrides;
+use crate::shift::Alarm;
+use crate::{Error, Result};
+use axum::Router;
+use axum::routing::{get, post};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::Semaphore;
+
+/// Bytes of request bodies held at one moment, all requests together.
+const BODIES: usize = 64 << 20;
+
+/// How the service is to run.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where to listen; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// What callers have to show, as a bearer token or as the password of HTTP's basic scheme.
+    pub token: Option<String>,
+    /// Listen to other machines without a token.
+    pub open: bool,
+    /// PEM files of certificate chain and private key.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// Workers, each with a core's worth of work.
+    pub workers: usize,
+    /// Most pictures that wait.
+    pub queue: usize,
+    /// Most pictures of a batch, and of a request.
+    pub batch: usize,
+    /// Longest time a picture waits for others to form a batch with.
+    pub batch_delay: Duration,
+    /// Longest time from a request's head to its answer.
+    pub deadline: Duration,
+    /// Largest body, bytes; at most 64 MiB.
+    pub body: usize,
+    /// Largest area of a posted picture, pixels.
+    pub pixels: u64,
+    /// Most connections at one moment.
+    pub connections: usize,
+    /// Longest time for open requests to end after the signal.
+    pub drain: Duration,
+    /// Folder in which the monitor is kept.
+    pub state: Option<PathBuf>,
+    /// What overrides the bundle's contract or the saved state.
+    pub overrides: Overrides,
+}
+
+/// What happened that someone should hear of.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// The service answers.
+    Listening {
+        /// The address taken.
+        address: SocketAddr,
+        /// Whether connections are encrypted.
+        tls: bool,
+        /// Whether callers have to show a token.
+        token: bool,
+    },
+    /// An alarm rang.
+    Alarm(Alarm),
+    /// An alarm was answered over HTTP.
+    Acknowledged,
+    /// The state was changed by another process and taken over.
+    Adopted,
+    /// Something failed; the service goes on.
+    Trouble(Error),
+    /// The signal came; open requests end.
+    Stopping,
+}
+
+/// Hears of events; called from several threads.
+pub type Listener = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// What all requests share.
+struct Shared {
+    settings: Settings,
+    bundle: Arc<Bundle>,
+    predictor: Predictor,
+    queue: queue::Queue<pool::Job>,
+    watcher: watcher::Watcher,
+    metrics: Arc<metrics::Metrics>,
+    access: access::Access,
+    /// Bytes of bodies that may still be taken, in KiB.
+    bodies: Arc<Semaphore>,
+    requests: AtomicU64,
+    stopping: AtomicBool,
+    started: (Instant, SystemTime),
+}
+
+/// A service that is ready to listen.
+pub struct Service {
+    shared: Arc<Shared>,
+    tls: Option<tokio_rustls::TlsAcceptor>,
+    listener: Listener,
+    /// Keeps the state to this process.
+    _claim: Option<std::fs::File>,
+}
+
+impl Service {
+    /// Checks the settings and restores the monitor.
+    ///
+    /// # Errors
+    /// [`Error::Service`] when the settings are not safe or make no sense, [`Error::Read`] when certificate or key cannot
+    /// be read, otherwise as [`Session::open`](crate::session::Session::open) and [`crate::session::claim`].
+    pub fn open(bundle: Bundle, predictor: Predictor, settings: Settings, listener: Listener) -> Result<Self> {
+        check(&settings)?;
+        let tls = settings.tls.as_ref().map(|(chain, key)| connection::tls(chain, key)).transpose()?;
+        let claim = settings.state.as_deref().map(crate::session::claim).transpose()?;
+        let bundle = Arc::new(bundle);
+        let watcher = watcher::Watcher::open(
+            bundle.clone(),
+            predictor.engine().name(),
+            settings.state.as_deref(),
+            settings.overrides,
+            listener.clone(),
+        )?;
+        let metrics = watcher.metrics();
+        let shared = Shared {
+            access: access::Access::new(settings.token.as_deref()),
+            queue: queue::Queue::new(settings.queue),
+            bodies: Arc::new(Semaphore::new(BODIES >> 10)),
+            requests: AtomicU64::new(0),
+            stopping: AtomicBool::new(false),
+            started: (Instant::now(), SystemTime::now()),
+            settings,
+            bundle,
+            predictor,
+            watcher,
+            metrics,
+        };
+        Ok(Self { shared: Arc::new(shared), tls, listener, _claim: claim })
+    }
+
+    /// Serves until `stop` is done, then lets open requests end, and saves the monitor.
+    ///
+    /// # Errors
+    /// [`Error::Listen`] when the address cannot be taken; [`Error::Write`] when the state cannot be saved, at the start
+    /// or at the end.
+    pub fn run(self, stop: impl Future<Output = ()>) -> Result<()> {
+        let Self { shared, tls, listener, _claim } = self;
+        // Told once, before any work: a place that cannot be written is no reason to lose a day's frames.
+        shared.watcher.save()?;
+        let threads = shared.settings.workers.max(1);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+        let runtime = runtime.map_err(|e| Error::Service { reason: format!("no threads to run on: {e}") })?;
+        let workers = pool::start(&shared)?;
+        let saver = watcher::start_saver(&shared)?;
+        let result = runtime.block_on(connection::serve(&shared, tls, &listener, stop));
+        shared.queue.close();
+        for worker in workers {
+            // A worker catches what its work throws; there is nothing to learn from how it ended.
+            let _ = worker.join();
+        }
+        shared.watcher.stop();
+        let _ = saver.join();
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        result?;
+        shared.watcher.save()
+    }
+}
+
+fn check(settings: &Settings) -> Result<()> {
+    let refuse = |reason: &str| Err(Error::Service { reason: reason.into() });
+    let address = settings.address;
+    if !address.ip().is_loopback() && settings.token.is_none() && !settings.open {
+        return Err(Error::Service {
+            reason: format!(
+                "{address} is open to other machines and no token is set. Give --token-file FILE, or listen on \
+                 127.0.0.1, or say --open if every machine that can reach this one may ask"
+            ),
+        });
+    }
+    if settings.token.as_ref().is_some_and(|t| t.len() < 16 || !t.bytes().all(|b| b.is_ascii_graphic())) {
+        return refuse("a token has at least 16 printable characters and no spaces; `openssl rand -hex 32` makes one");
+    }
+    if settings.body > BODIES || settings.body == 0 {
+        return refuse("the largest body must be 1 byte to 64 MiB");
+    }
+    if settings.workers == 0 || settings.queue == 0 || settings.batch == 0 || settings.connections == 0 {
+        return refuse("workers, queue, batch and connections must be at least 1");
+    }
+    Ok(())
+}
+
+fn router(shared: &Arc<Shared>) -> Router {
+    let model = "/v2/models/{model}";
+    let version = "/v2/models/{model}/versions/{version}";
+    Router::new()
+        .route("/", get(live::page))
+        .route("/live", get(live::fragment))
+        .route("/frames/{number}/{kind}", get(live::frame))
+        .route("/metrics", get(picture::metrics))
+        .route("/v1/predict", post(picture::predict))
+        .route("/v1/status", get(picture::status))
+        .route("/v1/acknowledge", post(picture::acknowledge))
+        .route("/v2", get(infer::server))
+        .route("/v2/health/live", get(infer::live))
+        .route("/v2/health/ready", get(infer::ready))
+        .route(model, get(infer::model))
+        .route(version, get(infer::model))
+        .route(&format!("{model}/ready"), get(infer::model_ready))
+        .route(&format!("{version}/ready"), get(infer::model_ready))
+        .route(&format!("{model}/infer"), post(infer::infer))
+        .route(&format!("{version}/infer"), post(infer::infer))
+        .fallback(|| async { reply::Refusal::not_found("there is no such address; see docs/serve.md") })
+        .layer(axum::middleware::from_fn_with_state(shared.clone(), access::gate))
+        .with_state(shared.clone())
+}
+
+/// A lock whose data stay good when a holder panics: each is changed in one step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
