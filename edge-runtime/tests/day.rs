@@ -7,6 +7,8 @@ mod tiny;
 
 use excon_edge::predictor::Predictor;
 use excon_edge::shift::{FrameScores, Monitor};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 const HOUR: u64 = 36_000;
 /// Frames of a shift at the top of an hour: a minute.
@@ -25,8 +27,10 @@ fn a_day_finds_every_shift_and_keeps_its_memory() {
         let scores = predictor.scores(&picture, &prediction, true).unwrap();
         (picture, scores)
     };
-    let healthy: Vec<_> = (0..20_000).map(|s| scored(1_000_000 + s, 0.5)).collect();
-    let dark: Vec<_> = (0..2_000).map(|s| scored(2_000_000 + s, 0.25)).collect();
+    // Drawn independently, as the promise on this stream supposes: neighbouring seeds make neighbouring tints.
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    let healthy: Vec<_> = (0..20_000).map(|_| scored(random.next_u64(), 0.5)).collect();
+    let dark: Vec<_> = (0..2_000).map(|_| scored(random.next_u64(), 0.25)).collect();
 
     let mut monitor = Monitor::new(bundle.reference.clone(), bundle.contract()).unwrap();
     let mut early = None;
@@ -37,9 +41,8 @@ fn a_day_finds_every_shift_and_keeps_its_memory() {
         let (hour, since) = (frame / HOUR, frame % HOUR);
         let shifted = hour > 0 && since < SHIFT;
         shifts += u64::from(hour > 0 && since == 0);
-        // A stride without a common divisor: no picture follows itself, none comes back soon.
         let pool = if shifted { &dark } else { &healthy };
-        let (picture, scores) = &pool[(frame * 7_919 + hour * 31) as usize % pool.len()];
+        let (picture, scores) = &pool[random.next_u64() as usize % pool.len()];
         let before = monitor.alarm().is_some();
         let now = monitor.observe(picture, scores);
         if now.alarm.is_some() && !before {
@@ -67,7 +70,7 @@ fn a_day_finds_every_shift_and_keeps_its_memory() {
     );
     assert_eq!(early, None, "nothing rings before the first shift");
     assert_eq!(delays.len() as u64, shifts, "every shift is found");
-    assert!(size < size_at_two + size_at_two / 10, "the state does not grow with time");
+    assert!(size < 2 * size_at_two, "the state is counts over a fixed reference: its digits grow, not its entries");
 }
 
 /// What the system says of this process' memory, for people.

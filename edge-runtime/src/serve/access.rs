@@ -51,7 +51,7 @@ impl Access {
         }
         let host = text(headers, header::HOST).unwrap_or_default();
         match self.token {
-            Some(token) if !shown(headers).is_some_and(|t| <[u8; 32]>::from(Sha256::digest(t)) == token) => {
+            Some(token) if shown(headers).is_none_or(|t| <[u8; 32]>::from(Sha256::digest(t)) != token) => {
                 return refuse(StatusCode::UNAUTHORIZED, "show the token: `Authorization: Bearer TOKEN`");
             }
             None if !host.is_empty() && !names_no_domain(host) => {

@@ -87,7 +87,7 @@ fn answers_are_json_or_bytes_as_asked() {
         Output { name: "class", shape: vec![1], values: Values::Integer(vec![2]) },
         Output { name: "label", shape: vec![1], values: Values::Text(vec!["lid".into()]) },
     ];
-    let mut request = read(&tensor(json!([0.5; 12])), None).unwrap();
+    let mut request = read(&tensor(json!(vec![0.5; 12])), None).unwrap();
     let (bytes, header) = answer(&request, "a", "tiny", 3, &outputs).unwrap();
     let value: Value = serde_json::from_slice(&bytes).unwrap();
     assert_eq!((header, &value["outputs"][1]["data"]), (None, &json!(["lid"])));
@@ -112,7 +112,7 @@ proptest! {
 
     #[test]
     fn no_change_of_a_good_request_makes_it_panic(at in 0usize..200, to in any::<u8>()) {
-        let mut body = tensor(json!([0.5; 12]));
+        let mut body = tensor(json!(vec![0.5; 12]));
         let place = at % body.len();
         body[place] = to;
         let _ = read(&body, None);
