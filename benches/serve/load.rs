@@ -2,7 +2,8 @@
 //!
 //! Closed loop: every connection asks anew when it has its answer. Open loop (`--rate`): requests are due at even times
 //! whatever became of the earlier ones, and latency counts from when a request was due, so that a service that stalls
-//! does not hide it. One JSON line on stdout.
+//! does not hide it; `sent_…` counts from when it was sent, which is what is left when the driver itself cannot keep up.
+//! One JSON line on stdout.
 //!
 //!     cargo run --release -p excon-edge --example load -- 127.0.0.1:8080 /v1/predict photo.jpg \
 //!         --connections 8 --seconds 10 [--rate 3000]
@@ -22,8 +23,8 @@ struct Plan {
     rate: Option<f64>,
 }
 
-/// What one connection saw: status and seconds of each answer.
-type Seen = Vec<(u16, f64)>;
+/// What one connection saw: status of each answer, seconds since it was due, seconds since it was sent.
+type Seen = Vec<(u16, f64, f64)>;
 
 fn main() -> Result<(), Failure> {
     let plan = plan(std::env::args().skip(1).collect())?;
@@ -46,14 +47,20 @@ fn main() -> Result<(), Failure> {
             }
         }
     }
-    let mut good: Vec<f64> = all.iter().filter(|s| s.0 == 200).map(|s| s.1 * 1e3).collect();
-    good.sort_by(f64::total_cmp);
-    let at =
-        |share: f64| good.get(((good.len().max(1) - 1) as f64 * share).round() as usize).copied().unwrap_or(f64::NAN);
+    let sorted = |value: fn(&(u16, f64, f64)) -> f64| {
+        let mut good: Vec<f64> = all.iter().filter(|s| s.0 == 200).map(|s| value(s) * 1e3).collect();
+        good.sort_by(f64::total_cmp);
+        good
+    };
+    let (good, sent) = (sorted(|s| s.1), sorted(|s| s.2));
+    let rank = |of: &[f64], share: f64| {
+        of.get(((of.len().max(1) - 1) as f64 * share).round() as usize).copied().unwrap_or(f64::NAN)
+    };
+    let at = |share| rank(&good, share);
     let refused = all.iter().filter(|s| matches!(s.0, 503 | 504)).count();
     println!(
         "{{\"schema\":\"excon.load/1\",\"connections\":{},\"rate\":{},\"answered\":{},\"refused\":{refused},\"other\":{},\
-         \"broken\":{broken},\"per_second\":{:.1},\"p50_ms\":{:.3},\"p90_ms\":{:.3},\"p99_ms\":{:.3},\"max_ms\":{:.3}}}",
+         \"broken\":{broken},\"per_second\":{:.1},\"p50_ms\":{:.3},\"p90_ms\":{:.3},\"p99_ms\":{:.3},\"max_ms\":{:.3},\"sent_p50_ms\":{:.3},\"sent_p99_ms\":{:.3},\"sent_max_ms\":{:.3}}}",
         plan.connections,
         plan.rate.map_or("null".into(), |r| r.to_string()),
         good.len(),
@@ -62,7 +69,10 @@ fn main() -> Result<(), Failure> {
         at(0.5),
         at(0.9),
         at(0.99),
-        at(1.0)
+        at(1.0),
+        rank(&sent, 0.5),
+        rank(&sent, 0.99),
+        rank(&sent, 1.0)
     );
     Ok(())
 }
@@ -99,8 +109,9 @@ fn drive(plan: &Plan, next: &AtomicU64, begun: Instant) -> Result<Seen, Failure>
             return Ok(seen);
         }
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        let sent = Instant::now();
         stream.get_mut().write_all(&plan.request)?;
-        seen.push((answer(&mut stream)?, due.elapsed().as_secs_f64()));
+        seen.push((answer(&mut stream)?, due.elapsed().as_secs_f64(), sent.elapsed().as_secs_f64()));
     }
 }
 
