@@ -13,7 +13,6 @@ use crate::saliency::{
 };
 use crate::shift::{FrameInput, FrameScores, MaskedPass, ScoreModel};
 use crate::{Error, Result};
-use std::path::Path;
 use std::sync::Arc;
 
 /// Largest completeness residual `|mean(CAM) + b − logit| / (1 + |logit|)` of an engine whose head runs in f32.
@@ -107,7 +106,7 @@ impl Predictor {
     /// # Errors
     /// As [`Bundle::open`] and [`Predictor::new`].
     #[cfg(feature = "tract")]
-    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+    pub fn open(path: impl AsRef<std::path::Path>) -> Result<Self> {
         Self::from_bundle(&Bundle::open(path)?)
     }
 
