@@ -1,11 +1,11 @@
 //! `serve`: the bundle over HTTP, until a signal.
 
 use super::output::{self, BAD, BOLD, GOOD, Output, paint};
+use super::place::BundleArgs;
 use super::watch::{mean_time, named};
 use super::{Failure, Verdict};
 use excon_edge::Error;
-use excon_edge::bundle::Bundle;
-use excon_edge::predictor::Predictor;
+use excon_edge::predictor::{Prediction, Predictor};
 use excon_edge::serve::{Event, Service, Settings};
 use excon_edge::session::Overrides;
 use serde_json::json;
@@ -22,13 +22,13 @@ let open requests end. The token stands in a file or in EXCON_TOKEN, never in th
 
 Examples:
   excon-edge serve trashnet.excon --state /var/lib/excon
+  excon-edge serve active
   curl --data-binary @photo.jpg http://127.0.0.1:8080/v1/predict
   excon-edge serve trashnet.excon --addr 0.0.0.0:8443 --token-file token --tls-cert chain.pem --tls-key key.pem"
 )]
 pub struct Serve {
-    /// The bundle: a `.excon` file or a folder with its members
-    #[arg(value_name = "FILE.excon")]
-    bundle: PathBuf,
+    #[command(flatten)]
+    bundle: BundleArgs,
     /// Where to listen; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080", env = "EXCON_ADDR")]
     addr: SocketAddr,
@@ -88,7 +88,7 @@ fn milliseconds(text: &str) -> Result<f64, String> {
 }
 
 pub fn run(settings: &Serve, output: &mut Output) -> Result<Verdict, Failure> {
-    let bundle = Bundle::open(&settings.bundle)?;
+    let (bundle, mut checks) = settings.bundle.open()?;
     let predictor = Predictor::from_bundle(&bundle)?;
     let token = match &settings.token_file {
         Some(file) => Some(token(file)?),
@@ -109,7 +109,7 @@ pub fn run(settings: &Serve, output: &mut Output) -> Result<Verdict, Failure> {
         pixels: settings.max_pixels,
         connections: settings.max_connections,
         drain: Duration::from_secs(10),
-        state: settings.state.clone(),
+        state: settings.bundle.state(settings.state.as_deref(), &bundle),
         overrides: Overrides {
             mean_time: settings.mean_time,
             masked_every: settings.masked_every,
@@ -119,7 +119,7 @@ pub fn run(settings: &Serve, output: &mut Output) -> Result<Verdict, Failure> {
     let manifest = &bundle.manifest;
     let served = format!("{} version {} on engine {}", manifest.name, manifest.version, predictor.engine().name());
     let acknowledge = settings.state.as_ref().map(|folder| {
-        format!("next: excon-edge acknowledge {} --state {}", settings.bundle.display(), folder.display())
+        format!("next: excon-edge acknowledge {} --state {}", settings.bundle.bundle.display(), folder.display())
     });
     let human = output.human();
     let shared = Arc::new(Mutex::new(Output::new(if human { output::Format::Human } else { output::Format::Json })));
@@ -128,7 +128,9 @@ pub fn run(settings: &Serve, output: &mut Output) -> Result<Verdict, Failure> {
         // A closed stdout is no reason to stop serving.
         let _ = tell(&mut output, &event, &served, acknowledge.as_deref());
     });
-    Service::open(bundle, predictor, service, listener)?.run(stopped())?;
+    let engine = predictor.engine().name().to_string();
+    let check = Box::new(move |prediction: &Prediction| checks.see(prediction, &engine));
+    Service::open(bundle, predictor, service, check, listener)?.run(stopped())?;
     Ok(Verdict::Done)
 }
 

@@ -19,7 +19,7 @@ mod reply;
 mod watcher;
 
 use crate::bundle::Bundle;
-use crate::predictor::Predictor;
+use crate::predictor::{Prediction, Predictor};
 use crate::session::Overrides;
 use crate::shift::Alarm;
 use crate::{Error, Result};
@@ -31,7 +31,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 /// Bytes of request bodies held at one moment, all requests together.
 const BODIES: usize = 64 << 20;
@@ -99,6 +99,11 @@ pub enum Event {
 /// Hears of events; called from several threads.
 pub type Listener = Arc<dyn Fn(Event) + Send + Sync>;
 
+/// Sees every prediction: the part that this process has in the trial of a freshly installed bundle. With
+/// [`Error::Engine`] the trial is over and the bundle is no more the active one, so the service ends; any other error is
+/// an [`Event::Trouble`].
+pub type Check = Box<dyn FnMut(&Prediction) -> Result<()> + Send>;
+
 /// What all requests share.
 struct Shared {
     settings: Settings,
@@ -113,6 +118,10 @@ struct Shared {
     requests: AtomicU64,
     stopping: AtomicBool,
     started: (Instant, SystemTime),
+    check: Mutex<Check>,
+    /// Why the service has to end before anyone tells it to.
+    over: Mutex<Option<Error>>,
+    ending: Notify,
 }
 
 /// A service that is ready to listen.
@@ -130,8 +139,14 @@ impl Service {
     /// # Errors
     /// [`Error::Service`] when the settings are not safe or make no sense, [`Error::Read`] when certificate or key cannot
     /// be read, otherwise as [`Session::open`](crate::session::Session::open) and [`crate::session::claim`].
-    pub fn open(bundle: Bundle, predictor: Predictor, settings: Settings, listener: Listener) -> Result<Self> {
-        check(&settings)?;
+    pub fn open(
+        bundle: Bundle,
+        predictor: Predictor,
+        settings: Settings,
+        check: Check,
+        listener: Listener,
+    ) -> Result<Self> {
+        validate(&settings)?;
         let tls = settings.tls.as_ref().map(|(chain, key)| connection::tls(chain, key)).transpose()?;
         let claim = settings.state.as_deref().map(crate::session::claim).transpose()?;
         let bundle = Arc::new(bundle);
@@ -155,6 +170,9 @@ impl Service {
             predictor,
             watcher,
             metrics,
+            check: Mutex::new(check),
+            over: Mutex::new(None),
+            ending: Notify::new(),
         };
         Ok(Self { shared: Arc::new(shared), tls, listener, _claim: claim })
     }
@@ -162,7 +180,7 @@ impl Service {
     /// Serves until `stop` is done, then lets open requests end, and saves the monitor.
     ///
     /// # Errors
-    /// [`Error::Listen`] when the address cannot be taken; [`Error::Write`] when the state cannot be saved, at the start
+    /// [`Error::Engine`] when a [`Check`] ended it; [`Error::Listen`] when the address cannot be taken; [`Error::Write`] when the state cannot be saved, at the start
     /// or at the end.
     pub fn run(self, stop: impl Future<Output = ()>) -> Result<()> {
         let Self { shared, tls, listener, _claim } = self;
@@ -173,7 +191,13 @@ impl Service {
         let runtime = runtime.map_err(|e| Error::Service { reason: format!("no threads to run on: {e}") })?;
         let workers = pool::start(&shared)?;
         let saver = watcher::start_saver(&shared)?;
-        let result = runtime.block_on(connection::serve(&shared, tls, &listener, stop));
+        let told = async {
+            tokio::select! {
+                () = stop => {}
+                () = shared.ending.notified() => {}
+            }
+        };
+        let result = runtime.block_on(connection::serve(&shared, tls, &listener, told));
         shared.queue.close();
         for worker in workers {
             // A worker catches what its work throws; there is nothing to learn from how it ended.
@@ -183,11 +207,28 @@ impl Service {
         let _ = saver.join();
         runtime.shutdown_timeout(Duration::from_secs(1));
         result?;
-        shared.watcher.save()
+        shared.watcher.save()?;
+        lock(&shared.over).take().map_or(Ok(()), Err)
     }
 }
 
-fn check(settings: &Settings) -> Result<()> {
+impl Shared {
+    /// Shows a prediction to the trial.
+    fn check(&self, prediction: &Prediction) {
+        // The guard must not live on: listeners may take their time.
+        let checked = (lock(&self.check))(prediction);
+        match checked {
+            Ok(()) => {}
+            Err(error @ Error::Engine { .. }) => {
+                *lock(&self.over) = Some(error);
+                self.ending.notify_one();
+            }
+            Err(error) => self.watcher.trouble(error),
+        }
+    }
+}
+
+fn validate(settings: &Settings) -> Result<()> {
     let refuse = |reason: &str| Err(Error::Service { reason: reason.into() });
     let address = settings.address;
     if !address.ip().is_loopback() && settings.token.is_none() && !settings.open {

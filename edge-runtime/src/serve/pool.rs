@@ -174,6 +174,7 @@ fn look(
         Some(picture) if watch => Some(shared.watcher.observe(&shared.predictor, picture, &prediction, took)?),
         _ => None,
     };
+    shared.check(&prediction);
     if let Err(error) = prediction.verify(shared.predictor.engine().name()) {
         shared.metrics.self_test_failed();
         return Err(error);

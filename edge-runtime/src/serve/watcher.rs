@@ -296,6 +296,11 @@ impl Watcher {
         let _ = self.wake.send(Wake::Stop);
     }
 
+    /// Tells of something that failed.
+    pub fn trouble(&self, error: Error) {
+        (self.listener)(Event::Trouble(error));
+    }
+
     fn wake(&self, wake: Wake) {
         // A full channel means that it is woken already.
         let _ = self.wake.try_send(wake);
@@ -310,7 +315,7 @@ impl Watcher {
             };
             if let Err(error) = done {
                 self.metrics.save_failed();
-                (self.listener)(Event::Trouble(error));
+                self.trouble(error);
             }
         }
     }
