@@ -1,4 +1,4 @@
-//! The whole conversion, in the order things happen: fold → ranges → int8 → temperature of both → compare → fit → seal.
+//! The whole conversion of a folded network, in the order things happen: ranges → int8 → temperature of both → compare → fit → seal.
 //!
 //! Ranges and the rule for them come from train, constants from validation (fit and rank half, disjoint). The budget is
 //! measured on the rank half, which no temperature has seen. Test is never looked at.
@@ -121,8 +121,6 @@ enum Form {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
-    /// Batch norm goes into the convolutions.
-    Fold,
     /// Ranges are taken from this many pictures.
     Ranges(usize),
     /// Rules for ranges are tried on this many pictures.
@@ -139,7 +137,6 @@ impl Step {
     /// A line for people.
     pub fn words(self) -> String {
         match self {
-            Self::Fold => "folding batch norm".into(),
             Self::Ranges(n) => format!("activation ranges from {n} training pictures"),
             Self::Rules(n) => format!("choosing the rule for ranges on {n} other training pictures"),
             Self::Compare(n) => format!("comparing float and int8 on {n} validation pictures"),
@@ -167,12 +164,11 @@ pub fn convert(
     let (fit_half, rank_half) = split_validation(&data.validation, source.seed);
     let (fit_half, rank_half) = (data.validation.subset(&fit_half), data.validation.subset(&rank_half));
 
-    progress(Step::Fold);
-    let network = Folded::new(&source.graph, &source.weights, source.preprocess.size)?;
-    let float = onnx::encode(&export::float(&network, &source.labels));
+    let network = &source.network;
+    let float = onnx::encode(&export::float(network, &source.labels));
     let chosen = match options.precision {
         Precision::Float => None,
-        Precision::Int8 => Some(quantize(source, data, &network, options, progress)?),
+        Precision::Int8 => Some(quantize(source, data, network, options, progress)?),
     };
     let model = chosen.as_ref().map_or_else(|| float.clone(), |c| c.model.clone());
     let engine: Arc<dyn Engine> = Arc::from(engine::open(&model, "model.onnx")?);
@@ -203,7 +199,7 @@ pub fn convert(
                 labels: source.labels.clone(),
                 preprocess: source.preprocess.clone(),
                 head: network.head(),
-                projection: source.projection()?,
+                projection: source.projection.clone(),
                 temperature: 1.0,
                 conformal: None,
                 scores: None,
@@ -341,9 +337,15 @@ fn check_data(source: &Source, data: &Dataset) -> Result<Vec<String>> {
     if data.validation.is_empty() {
         return fail("it has no validation pictures to fit constants on".into());
     }
+    if source.network.input_shape() != [3, source.preprocess.size, source.preprocess.size] {
+        return fail(format!(
+            "the network takes {:?}, not the pictures that preprocessing makes",
+            source.network.input_shape()
+        ));
+    }
     let same = data.digest == source.data_digest;
     let note = "the pictures are not the ones this run was trained on: validation may overlap with its training";
-    Ok(if same { vec![] } else { vec![note.to_string()] })
+    Ok(source.notes.iter().cloned().chain((!same).then(|| note.to_string())).collect())
 }
 
 /// At most `limit` pictures, evenly spread, and at least one of every class that has one.

@@ -33,6 +33,24 @@ pub enum Error {
         /// What is wrong, and what the exporter can write.
         reason: String,
     },
+    /// A network of another program cannot be read at all.
+    #[error("cannot use network {path}: {reason}. What is accepted stands in docs/convert.md")]
+    Model {
+        /// The ONNX file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A node of another program's network cannot be converted.
+    #[error("cannot convert node {node} ({operator}): {reason}. What is accepted stands in docs/convert.md")]
+    Node {
+        /// Its name, or its position where it has none.
+        node: String,
+        /// Its ONNX operator.
+        operator: String,
+        /// Why not.
+        reason: String,
+    },
     /// A built model breaks a rule of the file format; a defect of the converter, never of the user's data.
     #[error("the built model breaks a rule at {node}: {reason}. Please report this with the run's graph")]
     Rule {
@@ -76,6 +94,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Weights { .. } | Self::Run { .. } | Self::Network { .. } | Self::Pictures { .. } => 65,
+            Self::Model { .. } | Self::Node { .. } => 65,
             Self::Rule { .. } | Self::Engine { .. } => 70,
             Self::Setting { .. } => 64,
             Self::Edge(e) => e.exit_code(),

@@ -4,8 +4,9 @@
 //! no name can collide with the three public ones. The labels travel in the metadata as a JSON array.
 
 use crate::fold::{Activation, Folded, Layer, LayerId, LayerOp};
-use crate::onnx::{Builder, int, ints, pb::ModelProto};
+use crate::onnx::{Builder, int, ints, pb::AttributeProto, pb::ModelProto};
 use excon_edge::kernel::Clip;
+use excon_edge::kernel::int8::Window;
 
 /// ONNX name of the input.
 pub const INPUT: &str = "input";
@@ -76,7 +77,9 @@ pub(crate) fn metadata(network: &Folded, labels: &[String]) -> Vec<(&'static str
 pub(crate) fn weight_dims(layer: &Layer, length: usize) -> Vec<usize> {
     let out = layer.shape[0];
     match layer.op {
-        LayerOp::Conv { kernel, .. } => vec![out, length / (out * kernel * kernel).max(1), kernel, kernel],
+        LayerOp::Conv { window: Window { kernel: [rows, columns], .. }, .. } => {
+            vec![out, length / (out * rows * columns).max(1), rows, columns]
+        }
         _ => vec![out, length / out.max(1)],
     }
 }
@@ -90,23 +93,15 @@ pub(crate) fn emit(builder: &mut Builder, layer: &Layer, inputs: &[String], weig
     let bias_name = format!("{name}.bias");
     match &layer.op {
         LayerOp::Input => {}
-        LayerOp::Conv { bias, kernel, stride, padding, groups, .. } => {
+        LayerOp::Conv { bias, window, groups, .. } => {
             builder.floats(&bias_name, &[bias.len()], bias);
-            let attributes = vec![
-                ints("dilations", &[1, 1]),
-                int("group", *groups),
-                ints("kernel_shape", &[*kernel; 2]),
-                ints("pads", &[*padding; 4]),
-                ints("strides", &[*stride; 2]),
-            ];
+            let mut attributes = geometry(window);
+            attributes.insert(0, ints("dilations", &window.dilation));
+            attributes.insert(1, int("group", *groups));
             builder.node("Conv", name, &[&inputs[0], weight, &bias_name], &inner, attributes);
         }
         LayerOp::Add => builder.node("Add", name, &[&inputs[0], &inputs[1]], &inner, vec![]),
-        LayerOp::MaxPool { kernel, stride, padding } => {
-            let attributes =
-                vec![ints("kernel_shape", &[*kernel; 2]), ints("pads", &[*padding; 4]), ints("strides", &[*stride; 2])];
-            builder.node("MaxPool", name, &[&inputs[0]], &inner, attributes);
-        }
+        LayerOp::MaxPool { window } => builder.node("MaxPool", name, &[&inputs[0]], &inner, geometry(window)),
         LayerOp::GlobalPool => {
             let pooled = format!("{name}.pooled");
             builder.node("GlobalAveragePool", name, &[&inputs[0]], &pooled, vec![]);
@@ -129,4 +124,14 @@ pub(crate) fn emit(builder: &mut Builder, layer: &Layer, inputs: &[String], weig
             builder.node("Clip", name, &[&inner, &limits[0], &limits[1]], output, vec![]);
         }
     }
+}
+
+/// Attributes of a window, in the order of their names.
+fn geometry(window: &Window) -> Vec<AttributeProto> {
+    let [[top, left], [bottom, right]] = [window.before, window.after];
+    vec![
+        ints("kernel_shape", &window.kernel),
+        ints("pads", &[top, left, bottom, right]),
+        ints("strides", &window.stride),
+    ]
 }

@@ -108,6 +108,9 @@ pub struct FitReport {
 /// When there are too few pictures, a class has none in train, the engine fails, or its outputs contradict its head.
 pub fn fit(parts: Parts, pictures: Pictures, options: &FitOptions) -> Result<Fitted> {
     let mut notes = Vec::new();
+    // Without a map there is nothing to mask by.
+    let masked_every = if parts.engine.shapes().explains() { options.masked_every } else { 0 };
+    let options = &FitOptions { masked_every, ..options.clone() };
     let classes = parts.labels.len();
     let engine = parts.engine.name().to_string();
     let channels = parts.engine.shapes().features[0];

@@ -7,6 +7,7 @@
 use crate::weights::Weights;
 use crate::{Error, Result};
 use excon_edge::kernel::Clip;
+use excon_edge::kernel::int8::Window;
 use excon_edge::saliency::LinearHead;
 use excon_train::network::{Graph, NodeId, Op};
 
@@ -62,16 +63,12 @@ pub enum LayerOp {
     Input,
     /// Convolution with bias.
     Conv {
-        /// `output × input / groups × kernel × kernel`.
+        /// `output × input / groups × rows × columns`.
         weight: Vec<f32>,
         /// One per output channel.
         bias: Vec<f32>,
-        /// Kernel side.
-        kernel: usize,
-        /// Stride in both directions.
-        stride: usize,
-        /// Zero padding on every side.
-        padding: usize,
+        /// Geometry; padding by zeros.
+        window: Window,
         /// Groups.
         groups: usize,
     },
@@ -79,12 +76,8 @@ pub enum LayerOp {
     Add,
     /// Max pooling, padding by −∞.
     MaxPool {
-        /// Window side.
-        kernel: usize,
-        /// Stride.
-        stride: usize,
-        /// Padding on every side.
-        padding: usize,
+        /// Geometry.
+        window: Window,
     },
     /// Mean over the map.
     GlobalPool,
@@ -130,10 +123,11 @@ impl Folded {
                         return fail("its groups do not divide its channels");
                     }
                     let weight = get("weight", &[output, input / groups, kernel, kernel])?.to_vec();
-                    let Some(shape) = slide(before, output, kernel, stride, padding) else {
+                    let window = square(kernel, stride, padding);
+                    let Some(shape) = slide(before, output, &window) else {
                         return fail("its input is smaller than its kernel; use larger pictures or another stem");
                     };
-                    (LayerOp::Conv { weight, bias: vec![0.0; output], kernel, stride, padding, groups }, shape)
+                    (LayerOp::Conv { weight, bias: vec![0.0; output], window, groups }, shape)
                 }
                 Op::Norm { channels } => {
                     let read = |part: &str| get(part, &[channels]);
@@ -181,10 +175,11 @@ impl Folded {
                     if padding >= kernel {
                         return fail("its padding is not smaller than its window");
                     }
-                    let Some(shape) = slide(before, before[0], kernel, stride, padding) else {
+                    let window = square(kernel, stride, padding);
+                    let Some(shape) = slide(before, before[0], &window) else {
                         return fail("its input is smaller than its window; use larger pictures or another stem");
                     };
-                    (LayerOp::MaxPool { kernel, stride, padding }, shape)
+                    (LayerOp::MaxPool { window }, shape)
                 }
                 Op::GlobalPool => (LayerOp::GlobalPool, [before[0], 1, 1]),
                 Op::Linear { input, output } => {
@@ -249,10 +244,15 @@ fn check_roles(graph: &Graph) -> Result<()> {
     role(graph.logits, "a linear layer on the pool", |op| matches!(op, Op::Linear { .. }), graph.pooled)
 }
 
+/// A window of equal sides.
+fn square(kernel: usize, stride: usize, padding: usize) -> Window {
+    let padding = [padding.min(LARGEST_SIDE); 2];
+    Window { kernel: [kernel; 2], stride: [stride; 2], dilation: [1; 2], before: padding, after: padding }
+}
+
 /// Shape behind a sliding window; `None` when nothing is left.
-fn slide(before: [usize; 3], channels: usize, kernel: usize, stride: usize, padding: usize) -> Option<[usize; 3]> {
-    let side = |n: usize| (n + 2 * padding.min(LARGEST_SIDE)).checked_sub(kernel)?.checked_div(stride).map(|s| s + 1);
-    (kernel > 0).then_some([channels, side(before[1])?, side(before[2])?])
+pub(crate) fn slide(before: [usize; 3], channels: usize, window: &Window) -> Option<[usize; 3]> {
+    window.output(before[1], before[2]).map(|[rows, columns]| [channels, rows, columns])
 }
 
 fn fold(weight: &mut [f32], bias: &mut [f32], gamma: &[f32], beta: &[f32], mean: &[f32], variance: &[f32]) {

@@ -4,8 +4,10 @@ pub mod compare;
 mod convert;
 mod error;
 pub mod export;
+mod feeding;
 pub mod fit;
 pub mod fold;
+pub mod import;
 pub mod onnx;
 pub mod probe;
 pub mod quantize;
@@ -18,5 +20,6 @@ pub mod weights;
 
 pub use convert::{Options, Step, Target, compare_on, convert};
 pub use error::{Error, Result};
+pub use feeding::Feeding;
 pub use report::{Conversion, ConversionReport, RangeReport, SCHEMA};
-pub use source::Source;
+pub use source::{Source, relabelled};

@@ -66,7 +66,7 @@ pub fn seal(
         budget: about.budget.clone(),
         provenance: Provenance {
             recipe: source.recipe.clone(),
-            network: source.graph.name.clone(),
+            network: source.network.name.clone(),
             data: format!("{} {}", source.data, source.data_digest),
             seed: source.seed,
             tool: format!("excon {}", env!("CARGO_PKG_VERSION")),

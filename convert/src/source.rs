@@ -1,10 +1,14 @@
 //! What a conversion starts from: a trained network with its labels, preprocessing and origin.
 
+use crate::feeding::Feeding;
+use crate::fold::Folded;
+use crate::import::Imported;
 use crate::weights::Weights;
 use crate::{Error, Result};
 use excon_edge::bundle::{ProjectionHead, Tensor, Tensors};
 use excon_edge::image::Preprocess;
 use excon_train::checkpoint::Run;
+use excon_train::dataset::{Dataset, OpenOptions};
 use excon_train::network::Graph;
 use std::path::{Path, PathBuf};
 
@@ -13,10 +17,10 @@ use std::path::{Path, PathBuf};
 pub struct Source {
     /// Where it comes from; appears in errors.
     pub path: PathBuf,
-    /// The network.
-    pub graph: Graph,
-    /// Its numbers.
-    pub weights: Weights,
+    /// The network with its numbers.
+    pub network: Folded,
+    /// The projection head of contrastive training.
+    pub projection: Option<ProjectionHead>,
     /// Class names in the order of the logits.
     pub labels: Vec<String>,
     /// From picture to input.
@@ -29,6 +33,8 @@ pub struct Source {
     pub data_digest: String,
     /// Training seed, which also splits validation into halves.
     pub seed: u64,
+    /// What a reader of the conversion's report should know about it.
+    pub notes: Vec<String>,
 }
 
 impl Source {
@@ -51,32 +57,84 @@ impl Source {
             arrays.push((name.clone(), tensor.dims().to_vec(), values));
         }
         let manifest = &run.manifest;
+        let weights = Weights::from_arrays(&run.path.join("model.safetensors"), arrays)?;
         Ok(Self {
             path: run.path.clone(),
-            graph: manifest.graph.clone(),
-            weights: Weights::from_arrays(&run.path.join("model.safetensors"), arrays)?,
+            network: Folded::new(&manifest.graph, &weights, manifest.preprocess.size)?,
+            projection: projection(&manifest.graph, &weights)?,
             labels: manifest.labels.clone(),
             preprocess: manifest.preprocess.clone(),
             recipe: manifest.config.title(),
             data: manifest.data.clone(),
             data_digest: manifest.data_digest.clone(),
             seed: manifest.seed,
+            notes: vec![],
         })
     }
 
-    /// The projection head of contrastive training, if the run has one.
+    /// Takes over a network of another program, to be converted with `data` (its pictures at the network's size, its
+    /// classes in the order of the logits: see [`relabelled`]).
     ///
     /// # Errors
-    /// When its tensors do not fit each other.
-    pub fn projection(&self) -> Result<Option<ProjectionHead>> {
-        let head: Tensors = self
-            .weights
-            .iter()
-            .filter(|(name, ..)| name.starts_with("head."))
-            .map(|(name, shape, values)| (name.to_string(), Tensor::f32(shape, values.to_vec())))
-            .collect();
-        let channels = self.graph.channels(self.graph.features);
-        ProjectionHead::from_tensors(&head, channels)
-            .map_err(|reason| Error::Weights { path: self.weights.path().into(), reason })
+    /// When the network has another number of classes than the data set, or how it was fed is out of range.
+    pub fn from_onnx(path: &Path, imported: Imported, data: &Dataset, feeding: &Feeding) -> Result<Self> {
+        let Imported { network, size, input, mut notes } = imported;
+        if network.classes() != data.labels.len() {
+            let (classes, labels) = (network.classes(), data.labels.len());
+            let reason =
+                format!("the network has {classes} classes and the data set {labels}; give the data it was trained on");
+            return Err(Error::Pictures { data: data.name.clone(), reason });
+        }
+        let preprocess = feeding.preprocess(size, data, input)?;
+        notes.push(
+            "the network was trained elsewhere: whether it has seen the validation pictures is not known. Where it has, \
+             temperature, prediction sets and alarm are too sure"
+                .into(),
+        );
+        Ok(Self {
+            path: path.to_path_buf(),
+            network,
+            projection: None,
+            labels: data.labels.clone(),
+            preprocess,
+            recipe: "imported".into(),
+            data: data.name.clone(),
+            data_digest: data.digest.clone(),
+            seed: OpenOptions::default().seed,
+            notes,
+        })
     }
+}
+
+/// The projection head of contrastive training, if the run has one.
+fn projection(graph: &Graph, weights: &Weights) -> Result<Option<ProjectionHead>> {
+    let head: Tensors = weights
+        .iter()
+        .filter(|(name, ..)| name.starts_with("head."))
+        .map(|(name, shape, values)| (name.to_string(), Tensor::f32(shape, values.to_vec())))
+        .collect();
+    ProjectionHead::from_tensors(&head, graph.channels(graph.features))
+        .map_err(|reason| Error::Weights { path: weights.path().into(), reason })
+}
+
+/// A data set with its classes in another order: that of a network's logits.
+///
+/// # Errors
+/// When they are not the same classes.
+pub fn relabelled(mut data: Dataset, labels: Vec<String>) -> Result<Dataset> {
+    let place: Option<Vec<usize>> = data.labels.iter().map(|l| labels.iter().position(|m| m == l)).collect();
+    let Some(place) = place.filter(|_| labels.len() == data.labels.len()) else {
+        let reason = format!(
+            "its classes ({}) are not the labels given ({}). Give one name a line, as the data set spells them, in the \
+             order of the network's outputs",
+            data.labels.join(", "),
+            labels.join(", ")
+        );
+        return Err(Error::Pictures { data: data.name, reason });
+    };
+    for split in [&mut data.train, &mut data.validation, &mut data.test] {
+        split.labels.iter_mut().for_each(|label| *label = place[*label]);
+    }
+    data.labels = labels;
+    Ok(data)
 }

@@ -45,7 +45,8 @@ pub struct Prediction {
     pub confidence: f64,
     /// Classes that cannot be excluded at the bundle's miscoverage, ascending; never without the predicted class.
     pub prediction_set: Option<Vec<usize>>,
-    /// Class-activation map of the predicted class, at the size of the last feature map.
+    /// Class-activation map of the predicted class, at the size of the last feature map; a single cell where the network
+    /// has none.
     pub cam: Map,
     /// Largest completeness residual over all classes; not a number when the engine's outputs are not finite.
     pub completeness: f64,
@@ -247,7 +248,8 @@ impl Predictor {
     }
 
     /// Scores a predicted picture for the shift monitor. With `masked`, the salient half of the map's range is kept,
-    /// the rest set to the mean colour, and the network asked again.
+    /// the rest set to the mean colour, and the network asked again. Without a map that explains
+    /// ([`Shapes::explains`](crate::engine::Shapes::explains)) its channels stay empty.
     ///
     /// # Errors
     /// [`Error::Data`] without a score model; [`Error::Engine`] when the second pass fails.
@@ -256,14 +258,15 @@ impl Predictor {
             return Err(Error::Data { what: "scores of a frame", reason: "no score model has been fitted".into() });
         };
         let picture = self.resize(picture);
-        let second = if masked { Some(self.masked(&picture, prediction)?) } else { None };
+        let map = self.parts.engine.shapes().explains();
+        let second = if masked && map { Some(self.masked(&picture, prediction)?) } else { None };
         model.scores(&FrameInput {
             picture: &picture,
             probabilities: &prediction.probabilities,
             predicted: prediction.class,
             pooled: &prediction.pooled,
             projected: prediction.projected.as_deref(),
-            cam: &prediction.cam,
+            cam: map.then_some(&prediction.cam),
             completeness: Some(prediction.completeness),
             masked: second.as_ref().map(|p| MaskedPass {
                 pooled: &p.pooled,

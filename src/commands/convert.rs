@@ -1,32 +1,45 @@
-//! `excon convert`: a run becomes what a board runs, a sealed bundle or the bare ONNX file.
+//! `excon convert`: a run, or an ONNX classifier of another program, becomes what a board runs: a sealed bundle or the bare
+//! ONNX file.
 
 use crate::failure::{Failure, Result};
 use crate::terminal::{self, Format, Progress, duration, percent};
 use clap::Args;
 use excon_convert::compare::Verdict;
-use excon_convert::weights::Weights;
-use excon_convert::{Conversion, ConversionReport, Options, Source, Target};
+use excon_convert::import::import;
+use excon_convert::{Conversion, ConversionReport, Feeding, Options, Source, Target, relabelled};
 use excon_edge::bundle::Precision;
+use excon_edge::engine::onnx;
 use excon_train::checkpoint::Run;
 use excon_train::dataset::{self, Dataset, OpenOptions};
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
-/// Converts a run to a sealed bundle or an ONNX file
+/// Converts a run, or an ONNX classifier of another program, to a sealed bundle or an ONNX file
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   excon convert runs/trashnet --data trashnet --target cpu --out trashnet.excon
   excon convert runs/trashnet --out trashnet-float.onnx --precision float
+  excon convert resnet18.onnx --data photographs/ --preprocess imagenet --out photographs.excon
 
 Ranges come from training pictures; temperature, prediction sets and the shift reference from validation pictures, with the
 int8 engine itself. The file is written even where a budget is not met; the exit code is then 1.")]
 pub struct Convert {
-    /// The run folder
-    #[arg(value_name = "RUN")]
-    run: PathBuf,
-    /// Data set the run was trained on [default: the one named in the run]
+    /// The run folder, or FILE.onnx of another program (docs/convert.md)
+    #[arg(value_name = "RUN|FILE.onnx")]
+    model: PathBuf,
+    /// Data set the network was trained on [default: the one named in the run]
     #[arg(long, value_name = "PATH")]
     data: Option<String>,
+    /// How an ONNX file's network is fed: 0..1, -1..1, 0..255, imagenet, data, or R,G,B/R,G,B (mean and deviation in 0..1)
+    #[arg(long, value_name = "HOW", allow_hyphen_values = true)]
+    preprocess: Option<Feeding>,
+    /// Side of an ONNX file's pictures, where the file leaves it open
+    #[arg(long, value_name = "PIXELS")]
+    size: Option<usize>,
+    /// Class names of an ONNX file, one a line, in the order of its outputs [default: the data set's order]
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
     /// What it is made for: cpu
     #[arg(long, default_value = "cpu")]
     target: Target,
@@ -62,9 +75,7 @@ enum Form {
 impl Convert {
     /// Converts.
     pub fn run(&self, format: Format) -> Result<()> {
-        let run = Run::open(&self.run)?;
-        let source = self.data.clone().unwrap_or_else(|| run.manifest.config.data.clone());
-        let data = data_of(&run, &source)?;
+        let (source, named, data) = self.source()?;
         let mut options = Options::new(&self.out);
         options.precision = if self.precision == Form::Int8 { Precision::Int8 } else { Precision::Float };
         options.name.clone_from(&self.name);
@@ -72,10 +83,10 @@ impl Convert {
         options.allowed.accuracy_loss = self.accuracy_budget;
         options.allowed.ece_loss = self.ece_budget;
         options.ship_calibration = self.ship_calibration;
-        let report = convert(&run, &data, self.target, &options)?.report;
+        let report = convert_source(&source, &data, self.target, &options)?.report;
         match format {
             Format::Json => terminal::json(&report)?,
-            Format::Human => self.print(&report, &source)?,
+            Format::Human => self.print(&report, &named)?,
         }
         match report.budget.iter().find(|b| b.verdict == Verdict::NotMet) {
             None => Ok(()),
@@ -88,6 +99,41 @@ impl Convert {
                 self.out.display()
             ))),
         }
+    }
+
+    /// The network, and its pictures with their name.
+    fn source(&self) -> Result<(Source, String, Dataset)> {
+        if self.model.extension().is_none_or(|e| e != "onnx") {
+            if self.preprocess.is_some() || self.size.is_some() || self.labels.is_some() {
+                return Err(Failure::usage(
+                    "--preprocess, --size and --labels are for ONNX files; a run knows its own",
+                ));
+            }
+            let run = Run::open(&self.model)?;
+            let named = self.data.clone().unwrap_or_else(|| run.manifest.config.data.clone());
+            let data = data_of(&run, &named)?;
+            return Ok((Source::from_run(&run)?, named, data));
+        }
+        let needed = |flag: &str, why: &str| Failure::usage(format!("an ONNX file needs {flag}: {why}"));
+        let named = self.data.clone().ok_or_else(|| needed("--data", "its pictures give ranges and constants"))?;
+        let feeding = self.preprocess.as_ref().ok_or_else(|| {
+            needed(
+                "--preprocess",
+                "the file does not say how pictures become its input. Often it is 0..1, -1..1 or imagenet",
+            )
+        })?;
+        let unreadable =
+            |path: &Path, e: std::io::Error| Failure::input(format!("cannot read {}: {e}", path.display()));
+        let bytes = bounded(&self.model).map_err(|e| unreadable(&self.model, e))?;
+        let imported = import(&self.model, &bytes, self.size)?;
+        let mut data =
+            dataset::open(&named, &OpenOptions { image_size: Some(imported.size), ..OpenOptions::default() })?;
+        if let Some(path) = &self.labels {
+            let text = std::fs::read_to_string(path).map_err(|e| unreadable(path, e))?;
+            let lines = text.lines().map(str::trim).filter(|l| !l.is_empty()).map(String::from);
+            data = relabelled(data, lines.collect())?;
+        }
+        Ok((Source::from_onnx(&self.model, imported, &data, feeding)?, named, data))
     }
 
     fn print(&self, r: &ConversionReport, data: &str) -> Result<()> {
@@ -143,7 +189,8 @@ impl Convert {
                 format!("excon-edge watch {out} FOLDER --state STATE"),
             ]
         } else {
-            vec![format!("excon convert {} --data {data} --target cpu --out {out}.excon", self.run.display())]
+            let fed = if self.preprocess.is_some() { " --preprocess HOW" } else { "" };
+            vec![format!("excon convert {} --data {data}{fed} --target cpu --out {out}.excon", self.model.display())]
         })
     }
 }
@@ -156,21 +203,20 @@ pub fn data_of(run: &Run, source: &str) -> Result<Dataset> {
 
 /// Converts with a progress bar.
 pub fn convert(run: &Run, data: &Dataset, target: Target, options: &Options) -> Result<Conversion> {
-    let m = &run.manifest;
-    let source = Source {
-        path: run.path.clone(),
-        graph: m.graph.clone(),
-        weights: Weights::read(&run.path.join("model.safetensors"))?,
-        labels: m.labels.clone(),
-        preprocess: m.preprocess.clone(),
-        recipe: m.config.title(),
-        data: m.data.clone(),
-        data_digest: m.data_digest.clone(),
-        seed: m.seed,
-    };
-    let progress = Progress::start("convert", 6);
+    convert_source(&Source::from_run(run)?, data, target, options)
+}
+
+/// The bytes of an ONNX file; one beyond the reader's bound is not read further.
+fn bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = vec![];
+    std::fs::File::open(path)?.take(onnx::MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn convert_source(source: &Source, data: &Dataset, target: Target, options: &Options) -> Result<Conversion> {
+    let progress = Progress::start("convert", 5);
     let mut steps = 0;
-    let conversion = excon_convert::convert(&source, data, target, options, &mut |step| {
+    let conversion = excon_convert::convert(source, data, target, options, &mut |step| {
         progress.at(steps);
         steps += 1;
         progress.say(&step.words(), true);

@@ -42,7 +42,15 @@ impl Inspect {
             ("target", format!("{}, {precision}", m.target)),
             ("classes", format!("{}: {}", m.labels.len(), m.labels.join(", "))),
             ("input", format!("{} (channels × height × width)", shape(m.network.input))),
-            ("last map", shape(m.network.features)),
+            (
+                "last map",
+                match m.network.features {
+                    [_, 1, 1] => {
+                        "one cell: no class-activation map, the head is not linear on the mean of a map".into()
+                    }
+                    features => shape(features),
+                },
+            ),
             ("recipe", m.provenance.recipe.clone()),
             ("network", m.provenance.network.clone()),
             ("data", m.provenance.data.clone()),

@@ -6,6 +6,7 @@ mod common;
 mod convert;
 mod export;
 mod fold;
+mod import;
 mod quantize;
 mod range;
 mod run;

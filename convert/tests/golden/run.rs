@@ -55,8 +55,7 @@ fn trainer_and_exported_model_agree() {
         let folder = tempfile::tempdir().unwrap();
         let network = write_run(folder.path(), name, stem, &data);
         let source = Source::open(folder.path()).unwrap();
-        let folded = excon_convert::fold::Folded::new(&source.graph, &source.weights, 40).unwrap();
-        let file = excon_convert::onnx::encode(&excon_convert::export::float(&folded, &source.labels));
+        let file = excon_convert::onnx::encode(&excon_convert::export::float(&source.network, &source.labels));
         let engines: [&dyn Engine; 2] =
             [&NetworkEngine::new(network, 40).unwrap(), &TractEngine::from_onnx(&file, "m").unwrap()];
         let mut images = vec![];

@@ -46,6 +46,13 @@ struct Line<'a> {
 pub fn run(settings: &Predict, output: &mut Output) -> Result<Verdict, Failure> {
     let (bundle, mut checks) = settings.bundle.open()?;
     let predictor = Predictor::from_bundle(&bundle)?;
+    if settings.explain.is_some() && !predictor.engine().shapes().explains() {
+        let reason =
+            "this network's head is not linear on the mean of its last map, so it has no class-activation map. \
+                      Leave --explain out"
+                .into();
+        return Err(Error::Data { what: "explanation", reason }.into());
+    }
     let mut overlays = settings.explain.as_deref().map(Overlays::open).transpose()?;
     let width = settings.images.iter().map(|p| p.display().to_string().chars().count()).max().unwrap_or(0);
     let mut verdict = Verdict::Done;

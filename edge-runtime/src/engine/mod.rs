@@ -9,7 +9,7 @@ pub mod int8;
 #[cfg(feature = "tract")]
 mod lower;
 #[cfg(feature = "tract")]
-mod onnx;
+pub mod onnx;
 #[cfg(feature = "tract")]
 pub mod tract;
 
@@ -31,6 +31,14 @@ pub struct Shapes {
     pub classes: usize,
     /// Channels, height, width of the last feature map.
     pub features: [usize; 3],
+}
+
+impl Shapes {
+    /// Whether the last feature map has places to tell apart. A map of one cell, as networks without a pooled linear head
+    /// are written, has no class-activation map that explains anything.
+    pub fn explains(&self) -> bool {
+        self.features[1] * self.features[2] > 1
+    }
 }
 
 /// What a network says about a batch.

@@ -5,12 +5,15 @@
 //! subgraphs, no functions, no external or sparse data, only operators of [`OPERATORS`], and every stored tensor
 //! holds exactly the bytes its shape declares.
 
+mod read;
+mod wire;
+
 use super::Shapes;
-use prost::Message;
+pub use read::{MAX_BYTES, MAX_NODES, operator_set, read, shorten};
 use tract_onnx::pb::{
-    GraphProto, ModelProto, TensorProto, ValueInfoProto, tensor_proto::DataType, tensor_shape_proto::dimension::Value,
-    type_proto,
+    GraphProto, ModelProto, ValueInfoProto, tensor_proto::DataType, tensor_shape_proto::dimension::Value, type_proto,
 };
+pub use wire::{MAX_FIELDS, MAX_MESSAGES};
 
 /// Operators an ExCon network is made of.
 pub(super) const OPERATORS: [&str; 14] = [
@@ -30,14 +33,8 @@ pub(super) const OPERATORS: [&str; 14] = [
     "Squeeze",
 ];
 
-/// Largest model file, bytes.
-pub(super) const MAX_BYTES: usize = 512 << 20;
-const MAX_NODES: usize = 4_096;
-const MAX_NAME: usize = 256;
 const MAX_SIDE: usize = 2_048;
 const MAX_CLASSES: usize = 100_000;
-/// Kernel sides, strides, pads and dilations beyond this would let a short file ask for unbounded memory.
-const MAX_WINDOW: i64 = 64;
 
 /// A checked model: its protobuf, its shapes, and where the two outputs stand in the graph's list.
 pub(super) struct Checked {
@@ -58,94 +55,37 @@ impl Checked {
 
 /// Decodes and checks a model. The error is a sentence fragment naming the offending node, tensor or field.
 pub(super) fn check(bytes: &[u8]) -> Result<Checked, String> {
-    if bytes.len() > MAX_BYTES {
-        return Err(format!("{} bytes are more than the allowed {MAX_BYTES}", bytes.len()));
+    let model = read(bytes)?;
+    if let Some(set) = model.opset_import.iter().find(|s| !read::is_standard(&s.domain)) {
+        return Err(format!("operator domain `{}` is not allowed", shorten(&set.domain)));
     }
-    let model = ModelProto::decode(bytes).map_err(|e| format!("not an ONNX file: {e}"))?;
-    if !model.functions.is_empty() || !model.training_info.is_empty() {
-        return Err("local functions and training graphs are not allowed".into());
-    }
-    if let Some(set) = model.opset_import.iter().find(|s| !matches!(s.domain.as_str(), "" | "ai.onnx")) {
-        return Err(format!("operator domain `{}` is not allowed", set.domain));
-    }
-    match model.opset_import.first().map(|s| s.version) {
+    match operator_set(&model) {
         Some(13..=21) => {}
         Some(version) => return Err(format!("operator set {version} is outside the supported 13 to 21")),
         None => return Err("no operator set is declared".into()),
     }
     let graph = model.graph.as_ref().ok_or("it holds no graph")?;
     nodes(graph)?;
-    for tensor in &graph.initializer {
-        tensor_data(tensor)?;
-    }
-    if !graph.sparse_initializer.is_empty() || !graph.quantization_annotation.is_empty() {
-        return Err("sparse tensors and quantization annotations are not allowed".into());
+    let other = [DataType::Double as i32, DataType::Bool as i32];
+    if let Some(tensor) = graph.initializer.iter().find(|t| other.contains(&t.data_type)) {
+        return Err(format!("tensor {}: double and bool are not allowed", shorten(&tensor.name)));
     }
     let (input, shapes, logits, features) = interface(graph)?;
     Ok(Checked { shapes, input, logits, features, model })
 }
 
 fn nodes(graph: &GraphProto) -> Result<(), String> {
-    if graph.node.len() > MAX_NODES || graph.initializer.len() > 4 * MAX_NODES {
-        return Err(format!("more than {MAX_NODES} nodes"));
-    }
     for (position, node) in graph.node.iter().enumerate() {
         let fail = |reason: String| Err(format!("node {position} ({}): {reason}", shorten(&node.name)));
-        if !matches!(node.domain.as_str(), "" | "ai.onnx") || !OPERATORS.contains(&node.op_type.as_str()) {
+        if !OPERATORS.contains(&node.op_type.as_str()) {
             return fail(format!("operator {} is not on the list of allowed operators", shorten(&node.op_type)));
         }
-        if node.input.iter().chain(&node.output).any(|n| n.len() > MAX_NAME) || node.input.len() > 8 {
-            return fail("its list of inputs or a name is too long".into());
+        if node.input.len() > 8 || node.output.len() != 1 {
+            return fail("it must have at most eight inputs and exactly one output".into());
         }
-        if node.output.len() != 1 {
-            return fail("it must have exactly one output".into());
+        if let Some(attribute) = node.attribute.iter().find(|a| a.t.is_some()) {
+            return fail(format!("attribute {} holds a tensor", shorten(&attribute.name)));
         }
-        for attribute in &node.attribute {
-            let nested = attribute.g.is_some()
-                || !attribute.graphs.is_empty()
-                || attribute.t.is_some()
-                || !attribute.tensors.is_empty()
-                || attribute.sparse_tensor.is_some()
-                || !attribute.sparse_tensors.is_empty();
-            if nested || !attribute.ref_attr_name.is_empty() {
-                return fail(format!("attribute {} holds a graph or tensor", shorten(&attribute.name)));
-            }
-            let window = matches!(attribute.name.as_str(), "kernel_shape" | "strides" | "pads" | "dilations");
-            let too_wide = |&v: &i64| if window { !(0..=MAX_WINDOW).contains(&v) } else { v.abs() > 1 << 20 };
-            if attribute.ints.len() > 16 || attribute.ints.iter().any(too_wide) {
-                return fail(format!("attribute {} is out of range", shorten(&attribute.name)));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn tensor_data(tensor: &TensorProto) -> Result<(), String> {
-    let fail = |reason: &str| Err(format!("tensor {}: {reason}", shorten(&tensor.name)));
-    if tensor.data_location.unwrap_or(0) != 0 || !tensor.external_data.is_empty() {
-        return fail("external data is not allowed");
-    }
-    if tensor.segment.is_some() || !tensor.string_data.is_empty() || tensor.name.len() > MAX_NAME {
-        return fail("segments, strings and long names are not allowed");
-    }
-    let mut count = 1usize;
-    for &dim in &tensor.dims {
-        let dim = usize::try_from(dim).ok().filter(|&d| d > 0 && tensor.dims.len() <= 8);
-        match dim.and_then(|d| count.checked_mul(d)).filter(|&n| n <= MAX_BYTES) {
-            Some(n) => count = n,
-            None => return fail("its shape is out of range"),
-        }
-    }
-    let (width, typed) = match DataType::try_from(tensor.data_type) {
-        Ok(DataType::Float) => (4, tensor.float_data.len()),
-        Ok(DataType::Int8 | DataType::Uint8) => (1, tensor.int32_data.len()),
-        Ok(DataType::Int32) => (4, tensor.int32_data.len()),
-        Ok(DataType::Int64) => (8, tensor.int64_data.len()),
-        _ => return fail("only float, int8, uint8, int32 and int64 are allowed"),
-    };
-    let stored = if tensor.raw_data.is_empty() { typed * width } else { tensor.raw_data.len() };
-    if stored != count * width {
-        return fail(&format!("{stored} bytes are stored where its shape needs {}", count * width));
     }
     Ok(())
 }
@@ -198,9 +138,4 @@ fn shape<const N: usize>(value: &ValueInfoProto) -> Result<[usize; N], String> {
         }
     }
     Ok(shape)
-}
-
-/// Names come from outside: keep messages short and on one line.
-fn shorten(name: &str) -> String {
-    name.chars().filter(|c| !c.is_control()).take(60).collect()
 }

@@ -54,8 +54,8 @@ pub struct FrameInput<'a> {
     pub pooled: &'a [f32],
     /// Projected embedding, where the bundle carries a projection head.
     pub projected: Option<&'a [f32]>,
-    /// Class-activation map of the predicted class, at feature size.
-    pub cam: &'a Map,
+    /// Class-activation map of the predicted class, at feature size, where the network has one.
+    pub cam: Option<&'a Map>,
     /// Completeness residual of the predicted class, see [`crate::saliency`].
     pub completeness: Option<f64>,
     /// The second pass on the masked picture, on the frames where it was made.
@@ -195,8 +195,10 @@ impl ScoreModel {
             scores.set(channel, value);
         }
 
-        scores.set(Channel::CamEntropy, input.cam.entropy());
-        scores.set(Channel::CamConcentration, input.cam.concentration());
+        if let Some(cam) = input.cam {
+            scores.set(Channel::CamEntropy, cam.entropy());
+            scores.set(Channel::CamConcentration, cam.concentration());
+        }
         if let Some(masked) = &input.masked {
             scores.set(Channel::MaskedCosine, cosine_distance(widen(input.pooled), widen(masked.pooled)));
             if let (Some(whole), Some(part)) = (input.projected, masked.projected) {

@@ -68,7 +68,7 @@ fn scores_of_a_frame() {
         predicted: 0,
         pooled: &[1.0, 0.0, 0.0],
         projected: None,
-        cam: &cam,
+        cam: Some(&cam),
         completeness: Some(1e-7),
         masked: None,
     };
