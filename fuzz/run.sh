@@ -20,9 +20,15 @@ triple=$(rustc -vV | sed -n 's/^host: //p')
 CARGO_TARGET_DIR=target cargo build --release --target "$triple"
 
 for target in "$@"; do
+    case $target in
+        onnx) seeds=../tests/fixtures/onnx ;;
+        image) seeds=../tests/fixtures/image ;;
+        config) seeds=../src/demo ;;
+        *) seeds=corpus/$target ;;
+    esac
     mkdir -p "target/corpus/$target" "found/$target"
     echo "== $target, $seconds s"
-    "target/$triple/release/$target" "target/corpus/$target" "corpus/$target" -max_total_time="$seconds" \
+    "target/$triple/release/$target" "target/corpus/$target" "$seeds" -max_total_time="$seconds" \
         -artifact_prefix="found/$target/" -rss_limit_mb=2048 -malloc_limit_mb=1024 -timeout=20 -max_len=65536 \
         -print_final_stats=1
 done

