@@ -1,8 +1,9 @@
 //! Runs side by side: what `excon report` finds, as data (`excon.comparison/1`).
 //!
-//! Runs whose settings differ in nothing but the seed are one row, pooled into mean and spread (the sample's standard
-//! deviation); their evaluations come from `evaluation.json` in each run folder. An evaluation file may stand for itself,
-//! such as a bundle's. An evaluation of other weights than the run holds is not taken.
+//! Runs of the same settings on a data set of the same name are one row, pooled over seeds into mean and spread (the
+//! sample's standard deviation), wherever the pictures lay and whichever device trained; their evaluations come from
+//! `evaluation.json` in each run folder. An evaluation file may stand for itself, such as a bundle's. An evaluation of
+//! other weights than the run holds is not taken.
 
 pub mod figure;
 pub mod page;
@@ -12,7 +13,7 @@ use crate::failure::{Failure, Result};
 use crate::settings::flat;
 use excon_edge::probability::Bin;
 use excon_train::checkpoint::{Run, RunManifest};
-use excon_train::config::TrainConfig;
+use excon_train::config::{Device, TrainConfig};
 use excon_train::evaluate::{Attack, Cell, Corrupted, Means, Origin, SEVERITIES};
 use figure::{FIGURES, Found};
 use serde::{Deserialize, Serialize};
@@ -39,7 +40,7 @@ pub struct Comparison {
     pub notes: Vec<String>,
 }
 
-/// Runs that differ in the seed alone.
+/// Runs of the same settings on a data set of the same name: seed, device and place of the pictures may differ.
 #[derive(Debug, Clone, Serialize)]
 pub struct Row {
     /// Method in full, with what tells it from rows of the same method.
@@ -85,6 +86,8 @@ pub struct Member {
     pub epoch: Option<[usize; 2]>,
     /// Seconds of training.
     pub seconds: Option<f64>,
+    /// What trained it.
+    pub device: Option<Device>,
     /// Whether there is an evaluation of its whole test split.
     pub evaluated: bool,
 }
@@ -129,8 +132,14 @@ impl Comparison {
         for path in paths {
             let (settings, member, report, log, mut row) = if path.is_file() {
                 let report = Report::read(path)?;
-                let member =
-                    Member { path: path.clone(), seed: report.seed, epoch: None, seconds: None, evaluated: true };
+                let member = Member {
+                    path: path.clone(),
+                    seed: report.seed,
+                    epoch: None,
+                    seconds: None,
+                    device: None,
+                    evaluated: true,
+                };
                 let row =
                     Row::empty(report.model.display().to_string(), report.evaluation.engine.clone(), &report.data);
                 (None, member, Some(report), Vec::new(), row)
@@ -138,12 +147,15 @@ impl Comparison {
                 let m = Run::manifest(path)?;
                 let report = of_run(path, &m, &mut notes)?;
                 let mut settings = m.config.clone();
-                (settings.seed, settings.keep) = (0, 1);
+                (settings.seed, settings.keep, settings.device) = (0, 1, Device::Cpu);
+                // Its digest is of the split, which the seed draws: it cannot tell whether the pictures are the same.
+                settings.data.clone_from(&m.data);
                 let member = Member {
                     path: path.clone(),
                     seed: m.seed,
                     epoch: Some([m.epoch, m.config.epochs]),
                     seconds: Some(m.seconds),
+                    device: Some(m.config.device),
                     evaluated: report.is_some(),
                 };
                 let row = Row::empty(m.config.title(), m.config.network.clone(), &m.data);
@@ -230,6 +242,9 @@ fn remarks(rows: &[Row]) -> Vec<String> {
         seeds.sort_unstable();
         if let Some(twice) = seeds.windows(2).find(|pair| pair[0] == pair[1]) {
             notes.push(format!("{}: several runs have the seed {}, so the spread is too small", row.name, twice[0]));
+        }
+        if row.runs.iter().any(|r| r.device != row.runs[0].device) {
+            notes.push(format!("{}: trained on different devices, which round differently", row.name));
         }
     }
     let mut data: Vec<String> =
@@ -362,6 +377,24 @@ mod tests {
         assert_eq!((three.mean, three.interval), (2.5, None));
         assert!((three.spread.unwrap() - 3.25f64.sqrt()).abs() < 1e-12);
         assert_eq!(Pooled::of(&[]), None);
+    }
+
+    #[test]
+    fn runs_of_a_method_are_one_row_whatever_trained_them() {
+        let kept = |name| Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/evidence/resnet20/results").join(name);
+        // The second as if a graphics card had trained it, on pictures that lay elsewhere.
+        let moved = tempfile::tempdir().unwrap();
+        for file in ["run.json", "log.jsonl", "evaluation.json"] {
+            let text = std::fs::read_to_string(kept("excon-joint-2").join(file)).unwrap();
+            let text = text.replace("\"device\": \"cpu\"", "\"device\": \"cuda\"");
+            std::fs::write(moved.path().join(file), text.replace("../shared/data/", "")).unwrap();
+        }
+        let paths = [kept("excon-joint-1"), moved.path().to_path_buf(), kept("control-joint-1")];
+        let found = Comparison::read(&paths).unwrap();
+        let runs: Vec<Vec<u64>> = found.rows.iter().map(|r| r.runs.iter().map(|m| m.seed).collect()).collect();
+        assert_eq!(runs, [vec![1, 2], vec![1]]);
+        assert!(found.rows[0].figures["accuracy"].spread.is_some());
+        assert!(found.notes.iter().any(|n| n.contains("different devices")), "{:?}", found.notes);
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub fn render(c: &Comparison) -> String {
     let body = html! { @for section in &sections { (section) } };
     let runs: usize = c.rows.iter().map(|r| r.runs.len()).sum();
     let lede = format!(
-        "{} in {}. Runs that differ in nothing but the seed are one row: its figures are means, ± the standard \
+        "{} in {}. Runs of the same settings on the same data set are one row: its figures are means, ± the standard \
          deviation of the runs.",
         counted(runs, "run"),
         counted(c.rows.len(), "row"),

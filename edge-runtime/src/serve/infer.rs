@@ -64,8 +64,10 @@ pub async fn model(State(shared): State<Arc<Shared>>, Path(parts): Path<Parts>) 
         tensor("class", "INT64", &[]),
         tensor("probabilities", "FP32", &[classes]),
         tensor("logits", "FP32", &[classes]),
-        tensor("map", "FP32", &[rows, columns]),
     ];
+    if shared.explains() {
+        outputs.push(tensor("map", "FP32", &[rows, columns]));
+    }
     if manifest.calibration.conformal.is_some() {
         outputs.push(tensor("prediction_set", "BOOL", &[classes]));
     }
@@ -138,8 +140,11 @@ fn outputs(shared: &Shared, seen: &[Seen]) -> Vec<Output> {
             Values::Float(all().flat_map(|p| p.probabilities.iter().map(|&v| v as f32)).collect()),
         ),
         output("logits", &[classes], Values::Float(all().flat_map(|p| p.logits.iter().copied()).collect())),
-        output("map", &[rows, columns], Values::Float(all().flat_map(|p| p.cam.values.iter().copied()).collect())),
     ];
+    if shared.explains() {
+        let values = all().flat_map(|p| p.cam.values.iter().copied()).collect();
+        outputs.push(output("map", &[rows, columns], Values::Float(values)));
+    }
     let sets: Option<Vec<_>> = all().map(|p| p.prediction_set.as_ref()).collect();
     if let Some(sets) = sets.filter(|s| !s.is_empty()) {
         let member = |set: &Vec<usize>| (0..classes).map(|k| set.contains(&k)).collect::<Vec<_>>();

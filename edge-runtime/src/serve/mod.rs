@@ -213,6 +213,11 @@ impl Service {
 }
 
 impl Shared {
+    /// Whether there is a class-activation map to be given.
+    fn explains(&self) -> bool {
+        self.predictor.engine().shapes().explains()
+    }
+
     /// Shows a prediction to the trial.
     fn check(&self, prediction: &Prediction) {
         // The guard must not live on: listeners may take their time.

@@ -43,6 +43,9 @@ pub async fn predict(
     body: Body,
 ) -> Result<Response, Refusal> {
     let Query(options) = options.map_err(|e| Refusal::bad(e.body_text()))?;
+    if options.overlay && !shared.explains() {
+        return Err(Refusal::bad("this network has no class-activation map; leave overlay out"));
+    }
     let taken = reply::take(&shared, &headers, body, ticket.deadline).await?;
     let work = Work::Encoded(taken.bytes.clone());
     let seen = pool::ask(&shared, work, 1, options.watch, ticket.deadline).await?;
@@ -70,7 +73,8 @@ struct Answer<'a> {
     prediction_set: Option<Vec<&'a str>>,
     coverage: Option<f64>,
     completeness: f64,
-    map: MapValues<'a>,
+    /// `null` where the network has none.
+    map: Option<MapValues<'a>>,
     /// A PNG in base64.
     #[serde(skip_serializing_if = "Option::is_none")]
     overlay: Option<String>,
@@ -112,7 +116,7 @@ fn answer<'a>(shared: &'a Shared, id: &'a str, seen: &'a Seen, overlay: Option<S
         prediction_set: prediction.prediction_set.as_ref().map(names),
         coverage: manifest.calibration.conformal.as_ref().map(|c| 1.0 - c.alpha),
         completeness: prediction.completeness,
-        map: MapValues { width: map.width, height: map.height, values: &map.values },
+        map: shared.explains().then_some(MapValues { width: map.width, height: map.height, values: &map.values }),
         overlay,
         monitor: seen.observation.as_ref().map(|o| Watched {
             state: o.state,

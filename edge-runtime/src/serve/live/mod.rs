@@ -92,6 +92,8 @@ pub async fn frame(
     let picture = page::enlarged(&frame.picture, SIDE);
     let png = match kind.as_str() {
         "picture.png" => page::png(&picture)?,
+        // Without a map the picture stands for itself.
+        "why.png" if !shared.explains() => page::png(&picture)?,
         "why.png" => page::png(&page::overlay(&picture, &frame.map).1)?,
         _ => return Err(Refusal::not_found("a frame has picture.png and why.png")),
     };
