@@ -14,7 +14,7 @@ mod signature;
 mod tensors;
 mod writer;
 
-#[cfg(test)]
+#[cfg(all(test, feature = "tract"))]
 mod tests;
 
 pub use manifest::*;

@@ -1,13 +1,16 @@
 //! Which instruction set the kernels use: detected once, overridden by `EXCON_ISA`, never one the processor lacks.
 
+#[cfg(target_arch = "aarch64")]
+use super::vector::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::vector::{Avx2, Avx512};
 use super::vector::{Portable, Vector};
 use crate::{Error, Result};
+#[cfg(target_arch = "aarch64")]
+use std::arch::is_aarch64_feature_detected;
 use std::sync::OnceLock;
 
-/// An instruction set that kernels are instantiated for. NEON will join here; until then it takes `Portable`, which
-/// compilers turn into four-lane code.
+/// An instruction set that kernels are instantiated for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Isa {
     /// Plain arrays; correct on every processor.
@@ -20,11 +23,26 @@ pub enum Isa {
     Avx512,
     /// AVX-512 and dot products of bytes (AVX512-VNNI); float kernels are those of AVX-512.
     Avx512Vnni,
+    /// ARM's NEON, which every 64-bit ARM processor has.
+    Neon,
+    /// NEON and dot products of bytes (FEAT_DotProd); float kernels are those of NEON.
+    NeonDot,
+    /// NEON and products of matrices of bytes (FEAT_I8MM); float kernels are those of NEON.
+    NeonI8mm,
 }
 
 impl Isa {
-    /// All sets, narrowest first.
-    pub const ALL: [Self; 5] = [Self::Portable, Self::Avx2, Self::AvxVnni, Self::Avx512, Self::Avx512Vnni];
+    /// All sets, narrowest first within an architecture.
+    pub const ALL: [Self; 8] = [
+        Self::Portable,
+        Self::Avx2,
+        Self::AvxVnni,
+        Self::Avx512,
+        Self::Avx512Vnni,
+        Self::Neon,
+        Self::NeonDot,
+        Self::NeonI8mm,
+    ];
 
     /// The name that `EXCON_ISA` takes.
     pub fn name(self) -> &'static str {
@@ -34,6 +52,9 @@ impl Isa {
             Self::AvxVnni => "avxvnni",
             Self::Avx512 => "avx512",
             Self::Avx512Vnni => "avx512vnni",
+            Self::Neon => "neon",
+            Self::NeonDot => "neondot",
+            Self::NeonI8mm => "neoni8mm",
         }
     }
 
@@ -55,6 +76,14 @@ impl Isa {
             }
             #[cfg(not(target_arch = "x86_64"))]
             Self::Avx2 | Self::AvxVnni | Self::Avx512 | Self::Avx512Vnni => false,
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => true,
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot => is_aarch64_feature_detected!("dotprod"),
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonI8mm => Self::NeonDot.is_available() && is_aarch64_feature_detected!("i8mm"),
+            #[cfg(not(target_arch = "aarch64"))]
+            Self::Neon | Self::NeonDot | Self::NeonI8mm => false,
         }
     }
 
@@ -133,6 +162,9 @@ pub fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the set was just detected.
         Isa::Avx2 | Isa::AvxVnni if isa.is_available() => unsafe { run_avx2(kernel) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: the compiler's target has NEON.
+        Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => unsafe { kernel.run::<Neon>() },
         // SAFETY: plain arrays need nothing of the processor.
         _ => unsafe { kernel.run::<Portable>() },
     }
@@ -167,9 +199,13 @@ mod tests {
         }
     }
 
+    /// Also how a test run for one set makes sure that it is that one which runs.
     #[test]
-    fn the_active_set_is_available() {
+    fn the_active_set_is_available_and_the_one_asked_for() {
         assert!(active().is_available());
+        if let Ok(name) = std::env::var("EXCON_ISA") {
+            assert_eq!(active().name(), name.trim());
+        }
         assert!(Isa::available().any(|isa| isa == Isa::Portable));
     }
 }

@@ -1,8 +1,13 @@
-//! Vectors of `f32` behind one small trait: plain arrays, `__m256`, `__m512`.
+//! Vectors of `f32` behind one small trait: plain arrays, `__m256`, `__m512`, pairs of NEON's.
 //!
 //! Every method is a single instruction where the set has one. All are unsafe for one reason: a type of a set the
 //! processor lacks must not be used; `load` and `store` also need valid memory (no alignment).
 
+#[cfg(target_arch = "aarch64")]
+mod neon;
+
+#[cfg(target_arch = "aarch64")]
+pub(super) use neon::Neon;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 

@@ -36,7 +36,7 @@ pub(super) struct Dense<D: Dot> {
     /// Groups of `D::GROUP` codes in a run.
     groups: usize,
     blocks: Vec<Block>,
-    /// For each block `[run][group][vector][lane][code]`.
+    /// For each block `[run][step][vector][lane][code]`.
     weights: Buffer<D::Weight>,
     /// What a sum starts at, by slot: takes the halo's stored zero out again.
     start: Buffer<i32>,
@@ -58,8 +58,10 @@ impl<D: Dot> Dense<D> {
             1 => maps[conv.input].channels.div_ceil(D::GROUP),
             _ => taps * input.stride / D::GROUP,
         };
-        let operand = D::LANES * D::GROUP;
-        let vector_len = runs.len() * groups * operand;
+        // A code's weight may be less than the set takes: what is missing comes in a second walk over the runs.
+        let windows = if conv.weight.iter().any(|&w| w < D::LEAST_WEIGHT) { 2 } else { 1 };
+        let run_len = (groups * D::GROUP).next_multiple_of(D::STEP);
+        let vector_len = windows * runs.len() * run_len * D::LANES;
         let short = vector_len * D::GROUP * size_of::<D::Weight>() <= BLOCK_BYTES;
         let outputs = maps[conv.output].channels;
         let padded = outputs.next_multiple_of(D::LANES);
@@ -86,15 +88,20 @@ impl<D: Dot> Dense<D> {
                 for i in 0..fan_in {
                     for tap in 0..rows * columns {
                         let weight = conv.weight[(channel * fan_in + i) * rows * columns + tap];
-                        let (run, code) = (tap / taps, tap % taps * input.stride + channel / fan_out * fan_in + i);
-                        let group = (run * groups + code / D::GROUP) * block.vectors + at / D::LANES;
-                        let to = block.weights + (group * D::LANES + at % D::LANES) * D::GROUP + code % D::GROUP;
-                        weights.values()[to] = D::Weight::from(weight);
                         start.values()[o] -= shift * i32::from(weight);
+                        let (run, code) = (tap / taps, tap % taps * input.stride + channel / fan_out * fan_in + i);
+                        let first = weight.max(D::LEAST_WEIGHT);
+                        for (window, weight) in [first, weight - first].into_iter().enumerate().take(windows) {
+                            let step = ((window * runs.len() + run) * run_len + code) / D::STEP;
+                            let vector = step * block.vectors + at / D::LANES;
+                            let to = block.weights + (vector * D::LANES + at % D::LANES) * D::STEP + code % D::STEP;
+                            weights.values()[to] = D::Weight::from(weight);
+                        }
                     }
                 }
             }
         }
+        let runs = runs.repeat(windows);
         let place = Place::new(conv.window, input, output, residual);
         let flat = conv.window.kernel == [1, 1] && conv.window.stride == [1, 1] && input.is_flat();
         let end = End::new::<D>(conv, maps, &channels, 1.0);
@@ -121,27 +128,11 @@ impl<D: Dot> Dense<D> {
         );
         // SAFETY: the layouts' halo covers every tap of the window; the weights hold every block.
         unsafe {
-            let from = data.input.as_ptr().add(from);
-            let mut weights = self.weights.as_ptr().add(block.weights);
-            let mut sums = [[D::sums(self.start.as_ptr().add(block.slot)); B]; P];
-            for b in 1..B {
-                let start = D::sums(self.start.as_ptr().add(block.slot + b * D::LANES));
-                sums.iter_mut().for_each(|s| s[b] = start);
-            }
-            for &run in &self.runs {
-                let mut codes = from.add(run);
-                for _ in 0..self.groups {
-                    let w: [D::Operand; B] = std::array::from_fn(|b| D::weights(weights.add(b * D::LANES * D::GROUP)));
-                    for p in 0..P {
-                        let x = D::splat(codes.add(p * step));
-                        for b in 0..B {
-                            sums[p][b] = D::dot(sums[p][b], x, w[b]);
-                        }
-                    }
-                    weights = weights.add(B * D::LANES * D::GROUP);
-                    codes = codes.add(D::GROUP);
-                }
-            }
+            let start = self.start.as_ptr().add(block.slot);
+            let start: [D::Sum; B] = std::array::from_fn(|b| D::sums(start.add(b * D::LANES)));
+            let from = (data.input.as_ptr().add(from), step);
+            let weights = self.weights.as_ptr().add(block.weights);
+            let sums = D::tile::<P, B>(start, from, &self.runs, self.groups, weights);
             // One branch a tile: the sums stay in registers.
             let residual = data.residual.zip(place.residual.as_ref());
             match (residual, end.is_between) {

@@ -38,7 +38,8 @@ pub(super) fn columns<D: Dot>(
 ) -> Option<Box<dyn Special<D>>> {
     let w = &conv.window;
     let fits = w.kernel == [SIDE, SIDE] && w.dilation == [1, 1] && matches!(w.stride, [1 | 2, 1 | 2]);
-    (fits && conv.residual.is_none()).then(|| Box::new(Columns::<D>::new(conv, maps, input, output)) as Box<_>)
+    let fits = fits && conv.residual.is_none() && conv.weight.iter().all(|&w| w >= D::LEAST_WEIGHT);
+    fits.then(|| Box::new(Columns::<D>::new(conv, maps, input, output)) as Box<_>)
 }
 
 impl<D: Dot> Columns<D> {

@@ -67,6 +67,26 @@ impl Code for u8 {
     }
 }
 
+/// Signed, for multiplications of signed bytes.
+impl Code for i8 {
+    const CENTRED: bool = false;
+    fn origin(codes: &Codes) -> i32 {
+        if codes.signed { 0 } else { 128 }
+    }
+    #[inline(always)]
+    fn new(value: i32) -> Self {
+        value as Self
+    }
+    #[inline(always)]
+    fn get(self) -> i32 {
+        self.into()
+    }
+    #[inline(always)]
+    fn four(values: [i32; 4]) -> [Self; 4] {
+        u8::four(values.map(|v| v & 255)).map(|v| v as Self)
+    }
+}
+
 /// A computation over one instruction set. Mark implementations `#[inline(always)]`.
 pub(super) trait Task<D: Dot> {
     /// What it returns.
@@ -85,6 +105,10 @@ pub(super) trait Dot: Copy + Send + Sync + 'static {
     const GROUP: usize;
     /// Vector registers.
     const REGISTERS: usize;
+    /// Codes whose weights lie side by side for [`Self::tile`], and that the weights of a run are padded to a multiple of.
+    const STEP: usize = Self::GROUP;
+    /// Least weight that [`Self::dot`] and [`Self::tile`] take.
+    const LEAST_WEIGHT: i8 = i8::MIN;
     /// A stored code.
     type Code: Code;
     /// A stored weight.
@@ -118,6 +142,39 @@ pub(super) trait Dot: Copy + Send + Sync + 'static {
     unsafe fn weights(from: *const Self::Weight) -> Self::Operand;
     /// Adds in each lane the products of its `GROUP` codes and weights.
     unsafe fn dot(sum: Self::Sum, codes: Self::Operand, weights: Self::Operand) -> Self::Sum;
+
+    /// A register tile: for `B` vectors of output channels, from `start` on, the sums of `P` pixels, `step` codes apart
+    /// from `from` on. `runs` begin so many codes behind the pixel and are `groups` groups of codes long; the weights are
+    /// `[run][step][vector][lane][code]`.
+    #[inline(always)]
+    unsafe fn tile<const P: usize, const B: usize>(
+        start: [Self::Sum; B],
+        (from, step): (*const Self::Code, usize),
+        runs: &[usize],
+        groups: usize,
+        mut weights: *const Self::Weight,
+    ) -> [[Self::Sum; B]; P] {
+        let mut sums = [start; P];
+        for &run in runs {
+            // SAFETY: the caller vouches for the set and the memory.
+            unsafe {
+                let mut codes = from.add(run);
+                for _ in 0..groups {
+                    let w: [Self::Operand; B] =
+                        std::array::from_fn(|b| Self::weights(weights.add(b * Self::LANES * Self::GROUP)));
+                    for p in 0..P {
+                        let x = Self::splat(codes.add(p * step));
+                        for b in 0..B {
+                            sums[p][b] = Self::dot(sums[p][b], x, w[b]);
+                        }
+                    }
+                    weights = weights.add(B * Self::LANES * Self::GROUP);
+                    codes = codes.add(Self::GROUP);
+                }
+            }
+        }
+        sums
+    }
 
     /// `LANES` sums.
     unsafe fn sums(from: *const i32) -> Self::Sum;

@@ -57,6 +57,12 @@ pub fn build(graph: &Graph, isa: Isa) -> Result<Box<dyn Executor>, String> {
         Isa::AvxVnni if isa.is_available() => Ok(Box::new(Network::<sets::AvxVnni>::new(graph, isa)?)),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 | Isa::Avx512 if isa.is_available() => Ok(Box::new(Network::<sets::Avx2>::new(graph, Isa::Avx2)?)),
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonI8mm if isa.is_available() => Ok(Box::new(Network::<sets::NeonI8mm>::new(graph, isa)?)),
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonDot if isa.is_available() => Ok(Box::new(Network::<sets::NeonDot>::new(graph, isa)?)),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => Ok(Box::new(Network::<sets::Neon>::new(graph, isa)?)),
         _ => Ok(Box::new(Network::<sets::Portable>::new(graph, Isa::Portable)?)),
     }
 }

@@ -51,7 +51,9 @@ fn map(channels: usize, [height, width]: [usize; 2], codes: Codes) -> Map {
 /// A convolution of `map 0` in a random form; sums land in the middle of the codes' range, some beyond its ends.
 fn conv(draw: &mut Draw, input: &Map, outputs: usize, groups: usize, window: Window) -> Conv {
     let taps = input.channels / groups * window.kernel[0] * window.kernel[1];
-    let weight = (0..outputs * taps).map(|_| draw.below(256) as u8 as i8).collect();
+    // Some sets have a form of their own where no weight is −128.
+    let least = [-128, -127][draw.below(2)];
+    let weight = (0..outputs * taps).map(|_| (draw.below(256) as u8 as i8).max(least)).collect();
     let scale = |d: &mut Draw| (0.5 + d.unit()) * 2.0 / (80.0 * (taps as f32).sqrt());
     Conv {
         input: 0,
