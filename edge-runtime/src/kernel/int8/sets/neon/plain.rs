@@ -6,9 +6,27 @@
 use super::super::super::dot::Task;
 use super::{GROUP, LANES, Multiply, Set, four};
 use std::arch::aarch64::*;
+use std::arch::asm;
 
 #[derive(Debug, Clone, Copy)]
 pub(in super::super::super) struct Plain;
+
+/// Adds to four lanes the products of two pairs of codes, each spread out, and their weights. One block, because a compiler
+/// that sees three instructions starts every product of a tile before it adds the first, and runs out of registers.
+#[inline(always)]
+fn products(mut sum: int32x4_t, x: [int16x4_t; 2], w: [int8x8_t; 2]) -> int32x4_t {
+    // SAFETY: NEON is part of the compiler's target; the instructions touch nothing but their registers.
+    unsafe {
+        asm!(
+            "smull {products:v}.8h, {x0:v}.8b, {w0:v}.8b",
+            "smlal {products:v}.8h, {x1:v}.8b, {w1:v}.8b",
+            "sadalp {sum:v}.4s, {products:v}.8h",
+            products = out(vreg) _, sum = inout(vreg) sum,
+            x0 = in(vreg) x[0], x1 = in(vreg) x[1], w0 = in(vreg) w[0], w1 = in(vreg) w[1],
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    sum
+}
 
 impl Multiply for Plain {
     /// A pair of codes meets the pairs of weights of four channels.
@@ -47,11 +65,9 @@ impl Multiply for Plain {
                     });
                     for p in 0..P {
                         let x = vreinterpret_s16_s8(four(codes.add(p * step)));
-                        let [first, second] = [vdup_lane_s16::<0>(x), vdup_lane_s16::<1>(x)];
+                        let x = [vdup_lane_s16::<0>(x), vdup_lane_s16::<1>(x)];
                         for b in 0..B {
-                            let products = vmull_s8(vreinterpret_s8_s16(first), w[0][b]);
-                            let products = vmlal_s8(products, vreinterpret_s8_s16(second), w[1][b]);
-                            sums[p][b] = vpadalq_s16(sums[p][b], products);
+                            sums[p][b] = products(sums[p][b], x, [w[0][b], w[1][b]]);
                         }
                     }
                     weights = weights.add(2 * B * PAIR);
