@@ -120,7 +120,11 @@ impl Multiply for DotProduct {
                     let mut tile = Tile { sums: &mut sums, codes, step, weights };
                     // The common case apart: no branch between its instructions.
                     let count = groups - first;
-                    if count >= GROUPS { tile.add(GROUPS) } else { tile.add(count) }
+                    if count >= GROUPS {
+                        tile.add(GROUPS)
+                    } else {
+                        tile.add(count)
+                    }
                     weights = weights.add(count.min(GROUPS) * B * LANES * GROUP);
                     codes = codes.add(GROUPS * GROUP);
                 }

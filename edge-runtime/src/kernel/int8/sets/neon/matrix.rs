@@ -114,7 +114,11 @@ impl Multiply for Matrix {
                 for first in (0..steps).step_by(2) {
                     let mut tile = Tile { sums: &mut sums, codes, step, weights };
                     let count = (steps - first).min(2);
-                    if count == 2 { tile.add(2) } else { tile.add(1) }
+                    if count == 2 {
+                        tile.add(2)
+                    } else {
+                        tile.add(1)
+                    }
                     weights = weights.add(count * B * LANES * Self::STEP);
                     codes = codes.add(2 * Self::STEP);
                 }
