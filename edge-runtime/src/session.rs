@@ -5,13 +5,14 @@
 //! file, so no frame is ever counted twice. Who reads, changes and writes it holds [`lock`] meanwhile.
 
 use crate::bundle::Bundle;
-use crate::shift::{Contract, Monitor, Promise};
+use crate::shift::{Contract, Family, Monitor, Promise};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs::{File, TryLockError};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const SCHEMA: &str = "excon.watch-state/1";
 const FILE: &str = "watch.state";
@@ -38,10 +39,16 @@ pub struct About {
     pub unreadable: u64,
     /// Frames with a sensor fault, so far.
     pub faults: u64,
+    /// Time a frame may take before the state is `slow`, milliseconds; none: any.
+    #[serde(default)]
+    pub latency_budget_ms: Option<f64>,
+    /// Families that give a notice instead of an alarm.
+    #[serde(default)]
+    pub notices: Vec<Family>,
 }
 
 /// Flags that override what the bundle or the saved state says.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Overrides {
     /// N of the contract.
     pub mean_time: Option<f64>,
@@ -49,6 +56,10 @@ pub struct Overrides {
     pub masked_every: Option<usize>,
     /// Declares the stream independent; a state that says so already keeps saying it.
     pub independent: bool,
+    /// Time a frame may take before the state is `slow`, milliseconds.
+    pub latency_budget_ms: Option<f64>,
+    /// Families that give a notice instead of an alarm; instead of those set before.
+    pub notices: Option<Vec<Family>>,
 }
 
 /// A monitor with its memory.
@@ -74,9 +85,13 @@ impl Session {
         about.mean_time = overrides.mean_time.unwrap_or(about.mean_time);
         about.masked_every = overrides.masked_every.unwrap_or(about.masked_every);
         about.independent |= overrides.independent;
+        about.latency_budget_ms = overrides.latency_budget_ms.or(about.latency_budget_ms);
+        about.notices = overrides.notices.unwrap_or(about.notices);
         let contract = Contract {
             mean_time_between_false_alarms: about.mean_time,
             masked_every: about.masked_every,
+            latency_budget: about.latency_budget_ms.map(|ms| Duration::from_secs_f64(ms / 1e3)),
+            notices: about.notices.clone(),
             ..bundle.contract()
         };
         let reference = bundle.reference.clone();
@@ -92,6 +107,10 @@ impl Session {
     /// Before there is a stream, its declaration is a condition; for a stream that was not declared, a reason against.
     pub fn promise(&self, watched: bool) -> Promise {
         let mut promise = self.monitor.promise();
+        if !self.about.notices.is_empty() {
+            let families: Vec<&str> = self.about.notices.iter().map(|f| f.words()).collect();
+            promise.conditions.push(format!("no alarm by: {}, which give a notice only", families.join(", ")));
+        }
         let mut against = Vec::new();
         if self.monitor.reference().independent() && !self.about.independent {
             if watched {
@@ -208,6 +227,8 @@ fn fresh(bundle: &Bundle) -> About {
         last: None,
         unreadable: 0,
         faults: 0,
+        latency_budget_ms: None,
+        notices: Vec::new(),
     }
 }
 

@@ -136,6 +136,38 @@ fn help_version_and_completions_are_data() {
 }
 
 #[test]
+fn families_may_be_turned_to_notices_and_slow_frames_are_called_so() {
+    in_folder(|folder| {
+        let stream = folder.join("stream");
+        frames(&stream, "a", 20_000..20_010, 0.5);
+        frames(&stream, "b", 30_000..30_040, 0.25);
+        let watch = |more: &[&str]| {
+            run(folder, &[&["watch", "tiny.excon", "stream", "--independent", "--format", "json"], more].concat())
+        };
+        let quiet = ["--notice", "input-changed", "--notice", "network-unsure"];
+        let kept = [&["--state", "kept", "--latency-budget-ms", "0"], &quiet[..]].concat();
+        let lines = watch(&kept).expect(0).json();
+        let summary = &lines[50];
+        assert_eq!(summary["alarm"], Value::Null);
+        let conditions = summary["promise"]["conditions"].to_string();
+        assert!(conditions.contains("no alarm by: input changed, network unsure"), "{conditions}");
+        assert!(lines[..50].iter().all(|l| l["state"] == "slow"), "no frame takes no time");
+        assert!(lines[49]["notices"].as_array().unwrap().contains(&"input_changed".into()), "{}", lines[49]);
+
+        // What was set stands in the state, until it is taken back.
+        frames(&stream, "c", 40_000..40_010, 0.25);
+        let lines = watch(&["--state", "kept"]).expect(0).json();
+        assert!(lines[..10].iter().all(|l| l["state"] == "slow"));
+        frames(&stream, "d", 50_000..50_010, 0.25);
+        let lines = watch(&["--state", "kept", "--notice", "none"]).expect(1).json();
+        assert_eq!(lines[10]["alarm"]["family"], "input_changed");
+
+        let unknown = run(folder, &["watch", "tiny.excon", "stream", "--notice", "everything"]).expect(64);
+        assert!(unknown.stderr.contains("explanation-inconsistent"), "{}", unknown.stderr);
+    });
+}
+
+#[test]
 fn a_healthy_stream_is_silent_and_a_dark_one_rings_until_acknowledged() {
     in_folder(|folder| {
         let stream = folder.join("stream");

@@ -7,6 +7,7 @@ mod acknowledge;
 mod bench;
 mod doctor;
 mod install;
+mod monitor;
 mod output;
 mod place;
 mod predict;

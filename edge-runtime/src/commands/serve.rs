@@ -1,13 +1,13 @@
 //! `serve`: the bundle over HTTP, until a signal.
 
+use super::monitor::{MonitorArgs, milliseconds};
 use super::output::{self, BAD, BOLD, GOOD, Output, paint};
 use super::place::BundleArgs;
-use super::watch::{mean_time, named};
+use super::watch::named;
 use super::{Failure, Verdict};
 use excon_edge::Error;
 use excon_edge::predictor::{Prediction, Predictor};
 use excon_edge::serve::{Event, Service, Settings};
-use excon_edge::session::Overrides;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -32,9 +32,6 @@ pub struct Serve {
     /// Where to listen; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080", env = "EXCON_ADDR")]
     addr: SocketAddr,
-    /// Keep the monitor in this folder and continue from it
-    #[arg(long, value_name = "DIR", env = "EXCON_STATE")]
-    state: Option<PathBuf>,
     /// File whose first line callers have to show as a bearer token [default: EXCON_TOKEN, else none]
     #[arg(long, value_name = "FILE", help_heading = "Access")]
     token_file: Option<PathBuf>,
@@ -47,15 +44,8 @@ pub struct Serve {
     /// PEM file of its private key
     #[arg(long, value_name = "FILE", requires = "tls_cert", help_heading = "Access")]
     tls_key: Option<PathBuf>,
-    /// Declare the frames independent of each other, as photographs are and frames of a video are not
-    #[arg(long, help_heading = "Monitor")]
-    independent: bool,
-    /// Also run one effective frame in K masked; 0 never [default: the bundle's]
-    #[arg(long, value_name = "K", help_heading = "Monitor")]
-    masked_every: Option<usize>,
-    /// Promise at least N effective frames between false alarms [default: the bundle's]
-    #[arg(long, value_name = "N", value_parser = mean_time, help_heading = "Monitor")]
-    mean_time: Option<f64>,
+    #[command(flatten)]
+    monitor: MonitorArgs,
     /// Workers, each running one picture at a time [default: one a core]
     #[arg(long, value_name = "N", help_heading = "Limits")]
     workers: Option<usize>,
@@ -82,11 +72,6 @@ pub struct Serve {
     max_connections: usize,
 }
 
-fn milliseconds(text: &str) -> Result<f64, String> {
-    let value: f64 = text.parse().map_err(|_| "give a number of milliseconds".to_string())?;
-    if (0.0..=600_000.0).contains(&value) { Ok(value) } else { Err("give 0 to 600,000 milliseconds".into()) }
-}
-
 pub fn run(settings: &Serve, output: &mut Output) -> Result<Verdict, Failure> {
     let (bundle, mut checks) = settings.bundle.open()?;
     let predictor = Predictor::from_bundle(&bundle)?;
@@ -109,16 +94,12 @@ pub fn run(settings: &Serve, output: &mut Output) -> Result<Verdict, Failure> {
         pixels: settings.max_pixels,
         connections: settings.max_connections,
         drain: Duration::from_secs(10),
-        state: settings.bundle.state(settings.state.as_deref(), &bundle),
-        overrides: Overrides {
-            mean_time: settings.mean_time,
-            masked_every: settings.masked_every,
-            independent: settings.independent,
-        },
+        state: settings.bundle.state(settings.monitor.state.as_deref(), &bundle),
+        overrides: settings.monitor.overrides(),
     };
     let manifest = &bundle.manifest;
     let served = format!("{} version {} on engine {}", manifest.name, manifest.version, predictor.engine().name());
-    let acknowledge = settings.state.as_ref().map(|folder| {
+    let acknowledge = settings.monitor.state.as_ref().map(|folder| {
         format!("next: excon-edge acknowledge {} --state {}", settings.bundle.bundle.display(), folder.display())
     });
     let human = output.human();

@@ -1,16 +1,18 @@
 //! `watch`: frames of a folder in order of name through predictor and monitor, until the folder ends.
 
+use super::monitor::MonitorArgs;
 use super::output::{self, BAD, BOLD, Output, paint, power};
 use super::place::BundleArgs;
 use super::{Failure, Verdict};
 use excon_edge::image;
 use excon_edge::predictor::{Prediction, Predictor};
-use excon_edge::session::{Overrides, Session};
+use excon_edge::session::Session;
 use excon_edge::shift::{Alarm, Channel, ChannelReading, Observation, Promise, State};
 use excon_edge::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// Frames between two saves while nothing changes: what a power cut can cost is this much work, done again.
 const SAVE_EVERY: u64 = 64;
@@ -27,24 +29,8 @@ pub struct Watch {
     bundle: BundleArgs,
     /// Folder of JPEG or PNG frames
     folder: PathBuf,
-    /// Keep the monitor in this folder and continue from it
-    #[arg(long, value_name = "DIR", env = "EXCON_STATE")]
-    state: Option<PathBuf>,
-    /// Declare the frames independent of each other, as photographs are and frames of a video are not
-    #[arg(long)]
-    independent: bool,
-    /// Also run one effective frame in K masked, for the consistency checks; 0 never [default: the bundle's]
-    #[arg(long, value_name = "K")]
-    masked_every: Option<usize>,
-    /// Promise at least N effective frames between false alarms [default: the bundle's]
-    #[arg(long, value_name = "N", value_parser = mean_time)]
-    mean_time: Option<f64>,
-}
-
-/// N of the contract, with thousands set off or not.
-pub fn mean_time(text: &str) -> std::result::Result<f64, String> {
-    let value: f64 = text.replace([',', '_'], "").parse().map_err(|_| "give a number of frames".to_string())?;
-    if value.is_finite() && value > 1.0 { Ok(value) } else { Err("give a number above 1".into()) }
+    #[command(flatten)]
+    monitor: MonitorArgs,
 }
 
 #[derive(Serialize)]
@@ -77,14 +63,9 @@ struct Summary<'a> {
 pub fn run(settings: &Watch, output: &mut Output) -> std::result::Result<Verdict, Failure> {
     let (bundle, mut checks) = settings.bundle.open()?;
     let predictor = Predictor::from_bundle(&bundle)?;
-    let overrides = Overrides {
-        mean_time: settings.mean_time,
-        masked_every: settings.masked_every,
-        independent: settings.independent,
-    };
     let engine = predictor.engine().name();
-    let state = settings.bundle.state(settings.state.as_deref(), &bundle);
-    let mut session = Session::open(&bundle, engine, state.as_deref(), overrides)?;
+    let state = settings.bundle.state(settings.monitor.state.as_deref(), &bundle);
+    let mut session = Session::open(&bundle, engine, state.as_deref(), settings.monitor.overrides())?;
     let place = std::fs::canonicalize(&settings.folder);
     let place = place.map_err(|source| Error::Read { path: settings.folder.clone(), source })?;
     let place = place.display().to_string();
@@ -137,10 +118,12 @@ pub fn run(settings: &Watch, output: &mut Output) -> std::result::Result<Verdict
 
 /// One frame through the whole path.
 fn look(predictor: &Predictor, session: &mut Session, path: &Path) -> Result<(Prediction, Observation)> {
+    let begun = Instant::now();
     let picture = predictor.resize(&image::read(path)?);
     let prediction = predictor.predict(&picture)?;
+    let took = begun.elapsed();
     let scores = predictor.scores(&picture, &prediction, session.monitor.masked_pass_due())?;
-    let observation = session.monitor.observe(&picture, &scores);
+    let observation = session.monitor.observe_timed(&picture, &scores, Some(took));
     session.about.faults += u64::from(observation.fault.is_some());
     Ok((prediction, observation))
 }
@@ -237,7 +220,7 @@ fn conclude(
     if let Some(alarm) = monitor.alarm() {
         let since = format!("alarm since frame {}:", alarm.raw_frame);
         output.text(format_args!("{} {}", paint(BAD, since), named(alarm)))?;
-        if let Some(folder) = &settings.state {
+        if let Some(folder) = &settings.monitor.state {
             let (bundle, folder) = (settings.bundle.bundle.display(), folder.display());
             output.text(format_args!("next: excon-edge acknowledge {bundle} --state {folder}"))?;
         }

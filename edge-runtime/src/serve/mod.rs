@@ -154,7 +154,7 @@ impl Service {
             bundle.clone(),
             predictor.engine().name(),
             settings.state.as_deref(),
-            settings.overrides,
+            settings.overrides.clone(),
             listener.clone(),
         )?;
         let metrics = watcher.metrics();
