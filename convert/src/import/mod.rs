@@ -1,7 +1,7 @@
 //! An ONNX classifier of another program as a [`Folded`] network, from where everything is shared with our own runs.
 //!
 //! The file passes the reader that the runtime's gate uses (bounded sizes, no subgraphs, no foreign data), then is walked
-//! once: what only moves numbers about is followed, not copied ([`view`]); what computes becomes a layer ([`build`]), with
+//! once: what only moves numbers about is followed, not copied (`view`); what computes becomes a layer (`build`), with
 //! batch norm and other affine steps folded in. What cannot be converted is refused by node, operator and reason.
 //!
 //! A head that is linear on the mean of the last map keeps its class-activation map. Any other head of linear layers is

@@ -1,8 +1,8 @@
 //! The gate in front of the ONNX importer: a model is read as plain data and measured against an allow-list and
 //! size bounds before any operator is built.
 //!
-//! Promises: after [`check`] succeeds the graph has one input and the two named outputs with fixed shapes, no
-//! subgraphs, no functions, no external or sparse data, only operators of [`OPERATORS`], and every stored tensor
+//! Promises: after `check` succeeds the graph has one input and the two named outputs with fixed shapes, no
+//! subgraphs, no functions, no external or sparse data, only operators of `OPERATORS`, and every stored tensor
 //! holds exactly the bytes its shape declares.
 
 mod read;

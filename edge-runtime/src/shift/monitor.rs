@@ -12,7 +12,7 @@ use super::detector::Detector;
 use super::drift::Drift;
 use super::observation::{Alarm, ChannelReading, Observation, State};
 use super::promise::Promise;
-use super::reference::Reference;
+use super::reference::{Problem, Reference};
 use super::scores::FrameScores;
 use super::sensor::{SensorCheck, SensorFault};
 use super::thinning::Thinner;
@@ -229,7 +229,10 @@ impl Monitor {
             let old = &self.reference;
             let weights = old.weights().clone();
             let raw = kept.len() * old.step();
-            let problems = old.problems().to_vec();
+            let mut problems = old.problems().to_vec();
+            if !old.independent() {
+                problems.push(Problem::AcceptedTimeUnknown);
+            }
             let time = old.autocorrelation_time();
             self.reference = Reference::from_kept(&kept, weights, raw, time, old.step(), old.independent(), problems)?;
             self.accepted = true;

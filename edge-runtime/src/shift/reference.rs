@@ -28,11 +28,19 @@ pub enum Problem {
     SensorNotChecked,
     /// The reference comes from another engine than the one that runs.
     OtherEngine,
+    /// Frames of a video were accepted as the reference. They had been thinned before, by the old reference's
+    /// autocorrelation time, so that their own is not known.
+    AcceptedTimeUnknown,
 }
 
 impl Problem {
-    const ALL: [Self; 4] =
-        [Self::FitAndRankOverlap, Self::AutocorrelationNotEstimable, Self::SensorNotChecked, Self::OtherEngine];
+    const ALL: [Self; 5] = [
+        Self::FitAndRankOverlap,
+        Self::AutocorrelationNotEstimable,
+        Self::SensorNotChecked,
+        Self::OtherEngine,
+        Self::AcceptedTimeUnknown,
+    ];
 
     /// Words for people.
     pub fn words(self) -> &'static str {
@@ -43,6 +51,9 @@ impl Problem {
             }
             Self::SensorNotChecked => "the reference was not filtered by the sensor check",
             Self::OtherEngine => "the reference was scored on another engine",
+            Self::AcceptedTimeUnknown => {
+                "the reference was accepted on the device, and the autocorrelation time of its frames is not known"
+            }
         }
     }
 }

@@ -73,6 +73,24 @@ fn accepting_takes_a_new_reference_from_what_was_seen() {
 }
 
 #[test]
+fn accepted_frames_of_a_video_carry_no_guarantee() {
+    let mut rng = ChaCha8Rng::seed_from_u64(11);
+    let raw: Vec<FrameScores> = (0..2_000).map(|_| noise_frame(&CHANNELS, 0.0, &mut rng)).collect();
+    let weights = Weights::uniform(&CHANNELS).unwrap();
+    let options = ReferenceOptions { independent: false, weights, problems: Vec::new() };
+    let mut monitor = Monitor::new(Reference::build(&raw, &options).unwrap(), contract(1e4, 0)).unwrap();
+    assert!(monitor.promise().guarantee);
+    ring(&mut monitor, &CHANNELS);
+    let step = monitor.reference().step() as u64;
+    for seed in 0..150 * step {
+        monitor.observe(&picture(seed), &noise_frame(&CHANNELS, 4.0, &mut rng));
+    }
+    monitor.acknowledge(true).unwrap();
+    let promise = monitor.promise();
+    assert!(!promise.guarantee && promise.sentence.contains("accepted on the device"), "{}", promise.sentence);
+}
+
+#[test]
 fn recovery_ends_an_alarm_after_its_frames() {
     let mut monitor = monitor(Contract { recovery: Some(5), ..Contract::default() });
     ring(&mut monitor, &[Channel::LumaMean]);
