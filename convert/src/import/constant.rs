@@ -2,8 +2,8 @@
 //! together, weights that are transposed or stored in codes. What it writes is charged to the network's budget
 //! (`Build::spend`).
 
-use super::attributes::Attributes;
-use super::view::Outcome;
+use super::view::{Outcome, axis};
+use excon_edge::engine::onnx::Attributes;
 use std::sync::Arc;
 use tract_onnx::pb::{TensorProto, tensor_proto::DataType};
 
@@ -220,7 +220,7 @@ impl Constant {
         if zeros.as_ref().is_some_and(|z| z.len() != scales.len()) {
             return Err("scale and zero point are of different length".into());
         }
-        let axis = attributes.axis("axis", 1, self.dims.len().max(1))?;
+        let axis = axis(attributes.int("axis", 1), self.dims.len().max(1))?;
         let run = self.dims.iter().skip(axis + 1).product::<usize>().max(1);
         let along = self.dims.get(axis).copied().unwrap_or(1);
         if scales.len() != 1 && scales.len() != along {

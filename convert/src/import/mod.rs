@@ -8,7 +8,6 @@
 //! written so that the last map has a single cell: predictions are the same, and a map of one cell explains nothing, which
 //! the runtime says.
 
-mod attributes;
 mod build;
 mod constant;
 mod operators;

@@ -138,3 +138,9 @@ impl View {
         Ok(values.iter().map(|&v| f64::from(v)).collect())
     }
 }
+
+/// An axis, counted from the end where it is negative.
+pub(super) fn axis(axis: i64, rank: usize) -> Outcome<usize> {
+    let from_start = if axis < 0 { axis + rank as i64 } else { axis };
+    usize::try_from(from_start).ok().filter(|&a| a < rank).ok_or_else(|| format!("it has no axis {axis}"))
+}

@@ -5,10 +5,12 @@
 //! subgraphs, no functions, no external or sparse data, only operators of `OPERATORS`, and every stored tensor
 //! holds exactly the bytes its shape declares.
 
+mod attributes;
 mod read;
 mod wire;
 
 use super::Shapes;
+pub use attributes::Attributes;
 pub use read::{MAX_BYTES, MAX_NODES, operator_set, read, shorten};
 use tract_onnx::pb::{
     GraphProto, ModelProto, ValueInfoProto, tensor_proto::DataType, tensor_shape_proto::dimension::Value, type_proto,

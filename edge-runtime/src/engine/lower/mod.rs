@@ -6,11 +6,12 @@
 
 mod stored;
 
-use super::{Shapes, onnx::Checked};
+use super::Shapes;
+use super::onnx::{Attributes, Checked};
 use crate::kernel::Clip;
 use crate::kernel::int8::{Codes, Conv, Graph, Head, Map, MapId, Residual, Step};
 use std::collections::HashMap;
-use stored::{Attributes, Constant, dequantize, floats, ints};
+use stored::{Constant, dequantize, floats, ints, window};
 use tract_onnx::pb::{NodeProto, TensorProto, tensor_proto::DataType};
 
 type Lowered<T> = Result<T, String>;
@@ -143,8 +144,8 @@ impl<'a> Lowering<'a> {
                 if attributes.int("ceil_mode", 0) != 0 || attributes.int("storage_order", 0) != 0 {
                     return Err("rounding up and column order are not supported".into());
                 }
-                let kernel = attributes.pair("kernel_shape")?.ok_or("its kernel is missing")?;
-                let window = attributes.window(kernel)?;
+                let kernel = attributes.sizes("kernel_shape")?.ok_or("its kernel is missing")?;
+                let window = window(&attributes, kernel)?;
                 let from = &self.maps[map];
                 let [height, width] = window.output(from.height, from.width).ok_or("its window does not fit")?;
                 let shape = [from.channels, height, width];
@@ -260,10 +261,10 @@ impl<'a> Lowering<'a> {
             None => vec![0.0; *outputs],
         };
         let attributes = Attributes(&node.attribute);
-        if attributes.pair("kernel_shape")?.is_some_and(|k| k != [*rows, *columns]) {
+        if attributes.sizes("kernel_shape")?.is_some_and(|k: [usize; 2]| k != [*rows, *columns]) {
             return Err("its kernel is not as large as its weights".into());
         }
-        let window = attributes.window([*rows, *columns])?;
+        let window = window(&attributes, [*rows, *columns])?;
         let groups = usize::try_from(attributes.int("group", 1)).map_err(|_| "its groups are negative")?;
         let from = &self.maps[input];
         let [height, width] = window.output(from.height, from.width).ok_or("its window does not fit")?;

@@ -1,8 +1,9 @@
-//! Stored parts of an ONNX graph as plain numbers: attributes, tensors, dequantized weights.
+//! Stored parts of an ONNX graph as plain numbers: windows, tensors, dequantized weights.
 
+use super::super::onnx::Attributes;
 use super::Lowered;
 use crate::kernel::int8::Window;
-use tract_onnx::pb::{AttributeProto, TensorProto, tensor_proto::DataType};
+use tract_onnx::pb::{TensorProto, tensor_proto::DataType};
 
 /// Dequantized weights, with their bytes where they were signed bytes around 0.
 #[derive(Clone)]
@@ -51,50 +52,23 @@ pub(super) fn dequantize(
     Ok(Constant { dims, values, bytes })
 }
 
-/// A node's attributes by name.
-pub(super) struct Attributes<'a>(pub &'a [AttributeProto]);
-
-impl<'a> Attributes<'a> {
-    pub fn get(&self, name: &str) -> Option<&'a AttributeProto> {
-        self.0.iter().find(|a| a.name == name)
+/// What a kernel slides by, without automatic padding.
+pub(super) fn window(attributes: &Attributes<'_>, kernel: [usize; 2]) -> Lowered<Window> {
+    if !matches!(attributes.text("auto_pad"), b"" | b"NOTSET") {
+        return Err("automatic padding is not supported".into());
     }
-
-    pub fn int(&self, name: &str, otherwise: i64) -> i64 {
-        self.get(name).map_or(otherwise, |a| a.i)
+    let [top, left, bottom, right] = attributes.sizes::<4>("pads")?.unwrap_or_default();
+    let window = Window {
+        kernel,
+        stride: attributes.sizes("strides")?.unwrap_or([1, 1]),
+        dilation: attributes.sizes("dilations")?.unwrap_or([1, 1]),
+        before: [top, left],
+        after: [bottom, right],
+    };
+    if [window.kernel, window.stride, window.dilation].iter().any(|p| p.contains(&0)) {
+        return Err("a kernel, stride or dilation is 0".into());
     }
-
-    pub fn ints(&self, name: &str) -> Option<&'a [i64]> {
-        self.get(name).map(|a| a.ints.as_slice())
-    }
-
-    fn sizes<const N: usize>(&self, name: &str) -> Lowered<Option<[usize; N]>> {
-        let Some(ints) = self.ints(name) else { return Ok(None) };
-        let sizes: Option<Vec<usize>> = ints.iter().map(|&v| usize::try_from(v).ok()).collect();
-        let sizes = sizes.and_then(|s| s.try_into().ok());
-        sizes.map(Some).ok_or_else(|| format!("attribute {name} is not {N} sizes"))
-    }
-
-    pub fn pair(&self, name: &str) -> Lowered<Option<[usize; 2]>> {
-        self.sizes::<2>(name)
-    }
-
-    pub fn window(&self, kernel: [usize; 2]) -> Lowered<Window> {
-        if self.get("auto_pad").is_some_and(|a| !a.s.is_empty() && a.s != b"NOTSET") {
-            return Err("automatic padding is not supported".into());
-        }
-        let [top, left, bottom, right] = self.sizes::<4>("pads")?.unwrap_or_default();
-        let window = Window {
-            kernel,
-            stride: self.pair("strides")?.unwrap_or([1, 1]),
-            dilation: self.pair("dilations")?.unwrap_or([1, 1]),
-            before: [top, left],
-            after: [bottom, right],
-        };
-        if [window.kernel, window.stride, window.dilation].iter().any(|p| p.contains(&0)) {
-            return Err("a kernel, stride or dilation is 0".into());
-        }
-        Ok(window)
-    }
+    Ok(window)
 }
 
 /// Values of a stored tensor of 64-bit whole numbers, such as axes.
