@@ -16,7 +16,7 @@ Examples:
   excon report runs/* --out report.html
   excon report runs/mine mine.json
 
-Runs whose settings differ in nothing but the seed are one row: mean ± standard deviation over the runs. Evaluations are
+Runs that differ in nothing but seed, device and the place of their data are one row: mean ± standard deviation over the runs. Evaluations are
 those that `excon evaluate RUN --data PATH` kept in each run; a file that `excon evaluate --out` wrote is a row by
 itself, a bundle's for instance.")]
 pub struct Report {
