@@ -4,7 +4,6 @@
 //! measured on the rank half, which no temperature has seen. Test is never looked at.
 
 use crate::compare::{self, Allowed, Comparison, LayerError, Side};
-use crate::fit::{self, FitOptions, FitReport, Pictures};
 use crate::fold::Folded;
 use crate::range::Observed;
 use crate::report::{Conversion, ConversionReport, RangeReport, SCHEMA};
@@ -14,6 +13,7 @@ use crate::{Error, Result, export, onnx, seal};
 use excon_edge::bundle::{Bundle, Precision};
 use excon_edge::engine::{self, Engine};
 use excon_edge::file::replace;
+use excon_edge::fit::{self, FitOptions, FitReport, Labelled, Pictures};
 use excon_edge::predictor::Parts;
 use excon_edge::probability::fit_temperature;
 use excon_train::config::RecipeName;
@@ -204,7 +204,8 @@ pub fn convert(
                 conformal: None,
                 scores: None,
             };
-            let pictures = Pictures { train: &train, fit: &fit_half, rank: &rank_half };
+            let pictures =
+                Pictures { train: Some(labelled(&train)), fit: labelled(&fit_half), rank: labelled(&rank_half) };
             let fitted = fit::fit(parts, pictures, &options.fit)?;
             progress(Step::Write);
             let about = seal::About {
@@ -214,7 +215,7 @@ pub fn convert(
                 precision: options.precision,
                 budget: budget.iter().map(|line| line.item.clone()).collect(),
             };
-            let shipped = options.ship_calibration.then_some(&data.validation);
+            let shipped = options.ship_calibration.then_some((&fit_half, &rank_half));
             let sealed = seal::seal(&options.out, source, &about, model.clone(), &fitted, &data.validation, shipped)?;
             (Some(sealed), Some(fitted.report))
         }
@@ -346,6 +347,10 @@ fn check_data(source: &Source, data: &Dataset) -> Result<Vec<String>> {
     let same = data.digest == source.data_digest;
     let note = "the pictures are not the ones this run was trained on: validation may overlap with its training";
     Ok(source.notes.iter().cloned().chain((!same).then(|| note.to_string())).collect())
+}
+
+fn labelled(split: &Split) -> Labelled<'_> {
+    Labelled { size: split.size, rgb: &split.rgb, labels: &split.labels }
 }
 
 /// At most `limit` pictures, evenly spread, and at least one of every class that has one.

@@ -5,7 +5,6 @@ mod convert;
 mod error;
 pub mod export;
 mod feeding;
-pub mod fit;
 pub mod fold;
 pub mod import;
 pub mod onnx;

@@ -2,10 +2,10 @@
 
 use crate::Target;
 use crate::compare::{BudgetLine, Comparison, LayerError};
-use crate::fit::FitReport;
 use crate::range::Method;
 use crate::select::Trial;
 use excon_edge::bundle::{Bundle, Precision};
+use excon_edge::fit::FitReport;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 

@@ -1,12 +1,12 @@
 //! The bundle: model, heads, score model, reference and golden outputs, under one manifest. What comes out has been
 //! opened again and has passed its own self-test.
 
-use crate::fit::Fitted;
 use crate::source::Source;
 use crate::{Error, Result, export};
 use excon_edge::bundle::{
     BudgetItem, Bundle, CalibrationSet, Golden, MODEL, Manifest, NetworkShapes, Precision, Provenance, SCHEMA, Writer,
 };
+use excon_edge::fit::Fitted;
 use excon_edge::predictor::Predictor;
 use excon_train::dataset::Split;
 use std::collections::BTreeMap;
@@ -31,7 +31,7 @@ pub struct About<'a> {
 }
 
 /// Seals `model` (an ONNX file) with what was fitted, at `path`. Golden pictures are spread over `validation`; with
-/// `calibration` its labelled pictures travel along for a re-fit on another engine.
+/// `calibration` its halves, to fit and to rank, travel along for a re-fit on another engine.
 ///
 /// # Errors
 /// When the path cannot be written (what stood there stays), or the bundle would not pass its own checks.
@@ -42,7 +42,7 @@ pub fn seal(
     model: Vec<u8>,
     fitted: &Fitted,
     validation: &Split,
-    calibration: Option<&Split>,
+    calibration: Option<(&Split, &Split)>,
 ) -> Result<Bundle> {
     let parts = fitted.predictor.parts();
     let shapes = parts.engine.shapes();
@@ -77,9 +77,10 @@ pub fn seal(
     writer.member(MODEL, model);
     writer.reference(&parts.head, parts.projection.as_ref(), &fitted.scores, &fitted.reference)?;
     writer.golden(&golden(&fitted.predictor, validation)?)?;
-    if let Some(split) = calibration {
-        let set = CalibrationSet { size: split.size, rgb: split.rgb.clone(), labels: split.labels.clone() };
-        writer.calibration(&set)?;
+    if let Some((fit, rank)) = calibration {
+        let rgb = [&fit.rgb[..], &rank.rgb].concat();
+        let labels = [&fit.labels[..], &rank.labels].concat();
+        writer.calibration(&CalibrationSet { size: fit.size, rgb, labels, fit: fit.len() })?;
     }
     let bundle = writer.seal(path)?;
     Predictor::from_bundle(&bundle)?;

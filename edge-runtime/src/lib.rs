@@ -9,6 +9,7 @@ pub mod bundle;
 pub mod engine;
 mod error;
 pub mod file;
+pub mod fit;
 #[cfg(test)]
 mod fixture;
 pub mod image;

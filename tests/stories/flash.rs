@@ -120,7 +120,7 @@ impl Board {
         };
         let rgb = (0..count * size * size * 3).map(&mut byte).collect();
         let mut writer = tiny::versioned(true, 60, 7);
-        writer.calibration(&CalibrationSet { size, rgb, labels: vec![1; count] }).unwrap();
+        writer.calibration(&CalibrationSet { size, rgb, labels: vec![1; count], fit: count / 2 }).unwrap();
         writer.seal(&path).unwrap();
         path
     }

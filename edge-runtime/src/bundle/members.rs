@@ -1,6 +1,7 @@
 //! What the members mean: heads, golden outputs and calibration pictures, with the shapes the manifest demands.
 
 use super::{Data, Manifest, Tensor, Tensors};
+use crate::fit::Labelled;
 use crate::saliency::LinearHead;
 use crate::shift::{self, Reference, ScoreModel};
 
@@ -173,15 +174,26 @@ pub struct CalibrationSet {
     pub rgb: Vec<u8>,
     /// One class index per picture.
     pub labels: Vec<usize>,
+    /// So many pictures at the start are the fit half, those behind it the rank half.
+    pub fit: usize,
 }
 
 impl CalibrationSet {
-    /// As named tensors: `pictures`, `labels`.
+    /// The half that constants are fitted on, and the disjoint one that prediction sets and shift reference rank against.
+    pub fn halves(&self) -> (Labelled<'_>, Labelled<'_>) {
+        let (fit, rank) = self.labels.split_at(self.fit);
+        let (fit_rgb, rank_rgb) = self.rgb.split_at(self.fit * self.size * self.size * 3);
+        let half = |rgb, labels| Labelled { size: self.size, rgb, labels };
+        (half(fit_rgb, fit), half(rank_rgb, rank))
+    }
+
+    /// As named tensors: `pictures`, `labels`, `fit`.
     pub fn to_tensors(&self) -> Tensors {
         let n = self.labels.len();
         [
             ("pictures", Tensor::u8(&[n, self.size, self.size, 3], self.rgb.clone())),
             ("labels", Tensor::i64(&[n], self.labels.iter().map(|&l| l as i64).collect())),
+            ("fit", Tensor::i64(&[1], vec![self.fit as i64])),
         ]
         .map(|(name, tensor)| (name.to_string(), tensor))
         .into()
@@ -200,6 +212,12 @@ impl CalibrationSet {
         }
         let class = |&l: &i64| usize::try_from(l).ok().filter(|&l| l < manifest.labels.len());
         let labels = labels.iter().map(class).collect::<Option<Vec<_>>>().ok_or("a label is out of range")?;
-        Ok(Self { size, rgb: rgb.clone(), labels })
+        let fit = match tensors.get("fit").map(|t| &t.data) {
+            Some(Data::I64(count)) => count.first().and_then(|&n| usize::try_from(n).ok()),
+            _ => None,
+        };
+        let fit =
+            fit.filter(|&n| n <= labels.len()).ok_or("tensor fit does not say how many pictures are the fit half")?;
+        Ok(Self { size, rgb: rgb.clone(), labels, fit })
     }
 }

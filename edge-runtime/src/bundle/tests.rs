@@ -31,7 +31,7 @@ fn what_is_sealed_comes_back_and_equal_members_give_equal_bytes() {
     let (one, two) = (folder.path().join("one.excon"), folder.path().join("two.excon"));
     let mut first = writer(b"model");
     let size = crate::tiny::SIZE;
-    let set = CalibrationSet { size, rgb: vec![7; 2 * size * size * 3], labels: vec![1, 0] };
+    let set = CalibrationSet { size, rgb: vec![7; 2 * size * size * 3], labels: vec![1, 0], fit: 1 };
     first.calibration(&set).unwrap();
     let made = first.clone().seal(&one).unwrap();
     first.seal(&two).unwrap();

@@ -2,32 +2,54 @@
 //! prediction-set quantile, shift reference, completeness.
 //!
 //! Class means come from train, temperature and pixel model from the fit half of validation, quantile and reference
-//! from its rank half. The halves are disjoint; nothing here sees test. Every number is computed by the edge runtime, so a
-//! board can compute it again for its own engine.
+//! from its rank half. The halves are disjoint; nothing here sees test. The converter calls this for the CPU, a board for
+//! an engine that only exists there, on the pictures that its bundle carries.
 
+use crate::bundle::{Calibration, Conformal, ShiftContract};
+use crate::image::Picture;
+use crate::predictor::{Parts, Prediction, Predictor};
+use crate::probability::{conformal, fit_temperature_reported};
+use crate::shift::sensor::SensorCheck;
+use crate::shift::{ClassMeans, Contract, PixelStatistics, Reference, ReferenceOptions, ScoreModel};
 use crate::{Error, Result};
-use excon_edge::bundle::{Calibration, Conformal, ShiftContract};
-use excon_edge::image::Picture;
-use excon_edge::predictor::{Parts, Prediction, Predictor};
-use excon_edge::probability::{conformal, fit_temperature_reported};
-use excon_edge::shift::sensor::SensorCheck;
-use excon_edge::shift::{ClassMeans, Contract, PixelStatistics, Reference, ReferenceOptions, ScoreModel};
-use excon_train::dataset::Split;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 /// Pictures predicted in one go.
 const BATCH: usize = 64;
 
+/// Square pictures of one size, each with its class.
+#[derive(Debug, Clone, Copy)]
+pub struct Labelled<'a> {
+    /// Side, pixels.
+    pub size: usize,
+    /// `n × size × size × 3` bytes, RGB interleaved.
+    pub rgb: &'a [u8],
+    /// One class index per picture.
+    pub labels: &'a [usize],
+}
+
+impl Labelled<'_> {
+    fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    fn picture(&self, index: usize) -> Picture {
+        let bytes = self.size * self.size * 3;
+        Picture { width: self.size, height: self.size, rgb: self.rgb[index * bytes..][..bytes].to_vec() }
+    }
+}
+
 /// The pictures constants are fitted on.
 #[derive(Debug, Clone, Copy)]
 pub struct Pictures<'a> {
-    /// Training pictures, for the class means.
-    pub train: &'a Split,
+    /// Training pictures, for the class means. A board has none: it keeps the score model of its bundle, whose pixel part
+    /// depends on no engine and whose class means hardly do.
+    pub train: Option<Labelled<'a>>,
     /// Fit half of validation.
-    pub fit: &'a Split,
+    pub fit: Labelled<'a>,
     /// Rank half of validation.
-    pub rank: &'a Split,
+    pub rank: Labelled<'a>,
 }
 
 /// How constants are fitted.
@@ -102,10 +124,12 @@ pub struct FitReport {
     pub notes: Vec<String>,
 }
 
-/// Fits everything. `parts` holds the engine; its temperature, quantile and score model are ignored.
+/// Fits everything. `parts` holds the engine; its temperature and quantile are ignored, and its score model where there
+/// are training pictures.
 ///
 /// # Errors
-/// When there are too few pictures, a class has none in train, the engine fails, or its outputs contradict its head.
+/// When there are too few pictures, a class has none in train, there is neither train nor a score model, the engine
+/// fails, or its outputs contradict its head.
 pub fn fit(parts: Parts, pictures: Pictures, options: &FitOptions) -> Result<Fitted> {
     let mut notes = Vec::new();
     // Without a map there is nothing to mask by.
@@ -114,6 +138,7 @@ pub fn fit(parts: Parts, pictures: Pictures, options: &FitOptions) -> Result<Fit
     let classes = parts.labels.len();
     let engine = parts.engine.name().to_string();
     let channels = parts.engine.shapes().features[0];
+    let sealed = parts.scores.clone();
     let predictor = Predictor::assemble(Parts { temperature: 1.0, conformal: None, scores: None, ..parts })?;
 
     let mut completeness = 0.0f64;
@@ -125,34 +150,42 @@ pub fn fit(parts: Parts, pictures: Pictures, options: &FitOptions) -> Result<Fit
         Ok(())
     };
 
-    let on_fit = predict(&predictor, pictures.fit, "fit half of validation")?;
+    let on_fit = predict(&predictor, &pictures.fit, "fit half of validation")?;
     note(&on_fit)?;
     let logits: Vec<f32> = on_fit.iter().flat_map(|p| p.logits.iter().copied()).collect();
-    let scaling = fit_temperature_reported(&logits, classes, &pictures.fit.labels)?;
+    let scaling = fit_temperature_reported(&logits, classes, pictures.fit.labels)?;
     notes.extend(scaling.refused.iter().map(|why| format!("temperature kept at 1: {why}")));
 
-    let mut means = ClassMeans::new(classes, channels);
-    let on_train = predict(&predictor, pictures.train, "train")?;
-    note(&on_train)?;
-    for (prediction, &label) in on_train.iter().zip(&pictures.train.labels) {
-        means.add(label, &prediction.pooled)?;
-    }
-    let statistics: Vec<PixelStatistics> =
-        (0..pictures.fit.len()).map(|i| PixelStatistics::of(&pictures.fit.to_picture(i))).collect();
-    let scores = ScoreModel::fit(&means, &statistics)?;
+    let scores = match (&pictures.train, sealed) {
+        (Some(train), _) => {
+            let mut means = ClassMeans::new(classes, channels);
+            let on_train = predict(&predictor, train, "train")?;
+            note(&on_train)?;
+            for (prediction, &label) in on_train.iter().zip(train.labels) {
+                means.add(label, &prediction.pooled)?;
+            }
+            let statistics = |i| PixelStatistics::of(&pictures.fit.picture(i));
+            ScoreModel::fit(&means, &(0..pictures.fit.len()).map(statistics).collect::<Vec<_>>())?
+        }
+        (None, Some(sealed)) => sealed,
+        (None, None) => {
+            let reason = "it needs training pictures or a score model that was fitted before".into();
+            return Err(Error::Data { what: "score model", reason });
+        }
+    };
     let scored = Parts { temperature: scaling.temperature, scores: Some(scores.clone()), ..predictor.into_parts() };
     let predictor = Predictor::assemble(scored)?;
 
-    let on_rank = predict(&predictor, pictures.rank, "rank half of validation")?;
+    let on_rank = predict(&predictor, &pictures.rank, "rank half of validation")?;
     note(&on_rank)?;
-    let conformal = match quantile(&on_rank, &pictures.rank.labels, options.alpha) {
+    let conformal = match quantile(&on_rank, pictures.rank.labels, options.alpha) {
         Ok(conformal) => Some(conformal),
         Err(error) => {
             notes.push(format!("no prediction sets: {error}"));
             None
         }
     };
-    let (reference, sensor_faults) = reference(&predictor, pictures.rank, &on_rank, options)?;
+    let (reference, sensor_faults) = reference(&predictor, &pictures.rank, &on_rank, options)?;
 
     let calibration = Calibration {
         temperature: scaling.temperature,
@@ -175,7 +208,7 @@ pub fn fit(parts: Parts, pictures: Pictures, options: &FitOptions) -> Result<Fit
         nll_after: scaling.nll_after,
         fit_pictures: pictures.fit.len(),
         conformal: conformal.clone(),
-        training_pictures: pictures.train.len(),
+        training_pictures: pictures.train.map_or(0, |train| train.len()),
         reference_frames: reference.frames(),
         sensor_faults,
         problems: reference.problems().iter().map(|p| p.words().to_string()).collect(),
@@ -186,24 +219,22 @@ pub fn fit(parts: Parts, pictures: Pictures, options: &FitOptions) -> Result<Fit
     Ok(Fitted { predictor, scores, reference, calibration, shift, report })
 }
 
-/// Predictions for every picture of a split, in order.
-///
-/// # Errors
-/// When the split is empty or the engine fails.
-pub fn predict(predictor: &Predictor, split: &Split, name: &str) -> Result<Vec<Prediction>> {
-    if split.is_empty() {
-        return Err(Error::Pictures { data: name.into(), reason: "it holds no pictures".into() });
+/// Predictions for every picture of a part, in order; an empty one is an error.
+fn predict(predictor: &Predictor, part: &Labelled, name: &str) -> Result<Vec<Prediction>> {
+    if part.len() == 0 {
+        let reason = format!("there are no pictures in {name}");
+        return Err(Error::Data { what: "constants of an engine", reason });
     }
-    let mut predictions = Vec::with_capacity(split.len());
-    for start in (0..split.len()).step_by(BATCH) {
-        let batch: Vec<Picture> = (start..split.len().min(start + BATCH)).map(|i| split.to_picture(i)).collect();
+    let mut predictions = Vec::with_capacity(part.len());
+    for start in (0..part.len()).step_by(BATCH) {
+        let batch: Vec<Picture> = (start..part.len().min(start + BATCH)).map(|i| part.picture(i)).collect();
         predictions.extend(predictor.predict_all(&batch)?);
     }
     Ok(predictions)
 }
 
 /// The APS threshold (deterministic form) that leaves out the true class with probability at most `alpha`.
-fn quantile(predictions: &[Prediction], labels: &[usize], alpha: f64) -> excon_edge::Result<Conformal> {
+fn quantile(predictions: &[Prediction], labels: &[usize], alpha: f64) -> Result<Conformal> {
     let score = |(p, &label): (&Prediction, &usize)| conformal::aps(&p.probabilities, None)[label];
     let scores: Vec<f64> = predictions.iter().zip(labels).map(score).collect();
     let quantile = conformal::quantile(&scores, alpha)?;
@@ -213,19 +244,17 @@ fn quantile(predictions: &[Prediction], labels: &[usize], alpha: f64) -> excon_e
 /// Scores of the rank pictures whose sensor was well, each also run masked, and how many were left out.
 fn reference(
     predictor: &Predictor,
-    rank: &Split,
+    rank: &Labelled,
     predictions: &[Prediction],
     options: &FitOptions,
 ) -> Result<(Reference, usize)> {
     let mut sensor = SensorCheck::default();
     let pictures: Vec<(Picture, &Prediction)> = (0..rank.len())
-        .map(|i| (predictor.resize(&rank.to_picture(i)), &predictions[i]))
+        .map(|i| (predictor.resize(&rank.picture(i)), &predictions[i]))
         .filter(|(picture, _)| sensor.check(picture).is_none())
         .collect();
-    let scores = pictures
-        .par_iter()
-        .map(|(picture, p)| predictor.scores(picture, p, true))
-        .collect::<excon_edge::Result<Vec<_>>>()?;
+    let scores =
+        pictures.par_iter().map(|(picture, p)| predictor.scores(picture, p, true)).collect::<Result<Vec<_>>>()?;
     let how = ReferenceOptions { independent: options.independent, ..ReferenceOptions::default() };
     Ok((Reference::build(&scores, &how)?, rank.len() - pictures.len()))
 }
