@@ -15,6 +15,8 @@ mod tensors;
 mod writer;
 
 #[cfg(all(test, feature = "tract"))]
+mod mutation_tests;
+#[cfg(all(test, feature = "tract"))]
 mod tests;
 
 pub use manifest::*;
