@@ -11,17 +11,12 @@ if [[ ! -x $folder/bin/rustc ]]; then
     command -v patchelf >/dev/null || { apt-get update -qq; apt-get install -y -qq --no-install-recommends patchelf; }
     work=$(mktemp -d "$folder/work.XXXXXX")
     trap 'rm -rf "$work"' EXIT
-    mkdir -p "$work"/{lists/partial,cache/archives/partial,packages,root}
-    # A package index of both architectures beside the system's, which stays as it is.
-    options=(-oAPT::Architecture=amd64 -oAPT::Architectures::=amd64 -oAPT::Architectures::=arm64
-      -oDir::State::Lists="$work/lists" -oDir::Cache="$work/cache")
-    apt-get "${options[@]}" update -qq
+    source "$(dirname "$0")/debian-arm64.sh"
+    arm64_index "$work"
     named() { apt-cache "${options[@]}" depends "$1:amd64" | sed -n "s/.*Depends: \($2\)\$/\1/p" | head -n 1; }
     library=$(named libstd-rust-web-dev 'libstd-rust-web-[0-9.]*')
     compiler=$(named "$library" 'libllvm[0-9]*')
-    (cd "$work/packages" && apt-get "${options[@]}" download rustc-web:amd64 "$library:amd64" "$compiler:amd64" \
-      libstd-rust-web-dev:amd64 libstd-rust-web-dev:arm64)
-    for package in "$work"/packages/*.deb; do dpkg -x "$package" "$work/root"; done
+    arm64_download "$work" {rustc-web,"$library","$compiler",libstd-rust-web-dev}:amd64 libstd-rust-web-dev:arm64
     mkdir -p "$folder/lib" "$folder/bin.part"
     cp -a "$work"/root/usr/lib/rustlib "$work"/root/usr/lib/x86_64-linux-gnu/*.so* "$folder/lib/"
     cp -a "$work"/root/usr/bin/{rustc,rustdoc} "$folder/bin.part/"

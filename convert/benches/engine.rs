@@ -9,9 +9,10 @@
 //! instruction set.
 
 use excon_convert::fold::Folded;
+use excon_convert::quantize::{self, Codes};
 use excon_convert::range::{Method, Observed};
 use excon_convert::weights::Weights;
-use excon_convert::{export, onnx, quantize};
+use excon_convert::{export, onnx};
 use excon_edge::engine::{self, Engine, tract::TractEngine};
 use excon_edge::kernel;
 use excon_train::network::{Network, Stem, build};
@@ -113,7 +114,7 @@ impl Files {
         let image: Vec<f32> = (0..3 * side * side).map(|_| rng.random::<f32>() * 4.0 - 2.0).collect();
         let scales = Observed::new(&folded, &image)?.scales(&folded, Method::MinMax);
         let labels: Vec<String> = (0..10).map(|k| k.to_string()).collect();
-        let int8 = onnx::encode(&quantize::int8(&folded, &scales, &labels)?);
+        let int8 = onnx::encode(&quantize::int8(&folded, &scales, Codes::Full, &labels)?);
         Ok(Self { float: onnx::encode(&export::float(&folded, &labels)), int8, image })
     }
 

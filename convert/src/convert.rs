@@ -5,6 +5,7 @@
 
 use crate::compare::{self, Allowed, Comparison, LayerError, Side};
 use crate::fold::Folded;
+use crate::quantize::Codes;
 use crate::range::Observed;
 use crate::report::{Conversion, ConversionReport, RangeReport, SCHEMA};
 use crate::select::select;
@@ -43,6 +44,15 @@ impl Target {
     pub fn name(self) -> &'static str {
         match self {
             Self::Cpu => "cpu",
+        }
+    }
+}
+
+impl Target {
+    /// How its engine lets codes be used.
+    fn codes(self) -> Codes {
+        match self {
+            Self::Cpu => Codes::Full,
         }
     }
 }
@@ -168,7 +178,7 @@ pub fn convert(
     let float = onnx::encode(&export::float(network, &source.labels));
     let chosen = match options.precision {
         Precision::Float => None,
-        Precision::Int8 => Some(quantize(source, data, network, options, progress)?),
+        Precision::Int8 => Some(quantize(source, data, network, target, options, progress)?),
     };
     let model = chosen.as_ref().map_or_else(|| float.clone(), |c| c.model.clone());
     let engine: Arc<dyn Engine> = Arc::from(engine::open(&model, "model.onnx")?);
@@ -253,6 +263,7 @@ fn quantize(
     source: &Source,
     data: &Dataset,
     network: &Folded,
+    target: Target,
     options: &Options,
     progress: &mut dyn FnMut(Step),
 ) -> Result<Chosen> {
@@ -273,7 +284,7 @@ fn quantize(
     let held_back = &order[calibration..total];
     let images = planar(&data.train, held_back, &source.preprocess);
     let classes: Vec<usize> = held_back.iter().map(|&i| data.train.labels[i]).collect();
-    let selection = select(network, &observed, &source.labels, &images, &classes)?;
+    let selection = select(network, &observed, target.codes(), &source.labels, &images, &classes)?;
     let one = network.input_shape().iter().product::<usize>();
     let few = &images[..one * LAYER_PICTURES.min(held_back.len())];
     Ok(Chosen {

@@ -206,6 +206,15 @@ impl Folded {
         self.layers[self.logits].shape[0]
     }
 
+    /// Whether a layer's map holds no negative number, whatever the picture.
+    pub fn never_negative(&self, id: LayerId) -> bool {
+        let layer = &self.layers[id];
+        match layer.op {
+            LayerOp::MaxPool { .. } => layer.inputs.iter().all(|&input| self.never_negative(input)),
+            _ => layer.activation.as_ref().is_some_and(|activation| activation.clip.low >= 0.0),
+        }
+    }
+
     /// The classifier on the pooled map, which also gives the exact class-activation map.
     pub fn head(&self) -> LinearHead {
         let (weight, bias) = match &self.layers[self.logits].op {

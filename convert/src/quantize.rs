@@ -1,6 +1,7 @@
 //! The explicit QDQ model, by rules that TensorRT, ONNX Runtime, OpenVINO and tract all accept.
 //!
-//! Activations: signed bytes, zero point 0, one scale a tensor. Weights: signed bytes in `[-127, 127]`, one scale an
+//! Activations: signed bytes, one scale a tensor, zero point 0; in the form for CPUs, zero point −128 for maps that are
+//! never negative, so that all 256 codes are theirs ([`Codes`]). Weights: signed bytes in `[-127, 127]`, one scale an
 //! output channel (axis 0). Biases stay float and are whole steps of the accumulator (input scale · weight scale): engines
 //! that keep them as integers, as ONNX Runtime does unasked, compute the same sums. Every map goes through
 //! quantize–dequantize exactly once, behind its activation: so every input of a convolution and both inputs of a sum are
@@ -18,6 +19,33 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 const ZERO: &str = "zero_point";
+const LOWEST: &str = "zero_point_lowest";
+
+/// How the codes of activations are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Codes {
+    /// Zero point 0 everywhere, as TensorRT demands. A map behind a ReLU has 7 of its 8 bits.
+    Symmetric,
+    /// Zero point −128 for such a map, which then has all of them: half the rounding error, at no cost on a CPU.
+    Full,
+}
+
+impl Codes {
+    /// The step of a map, from the symmetric one.
+    fn scale(self, symmetric: f32, never_negative: bool) -> f32 {
+        match (self, never_negative) {
+            (Self::Full, true) => symmetric * (LEVELS as f32 / 255.0),
+            _ => symmetric,
+        }
+    }
+
+    fn zero_point(self, never_negative: bool) -> &'static str {
+        match (self, never_negative) {
+            (Self::Full, true) => LOWEST,
+            _ => ZERO,
+        }
+    }
+}
 
 /// `clamp(round_half_even(x / scale) + zero_point, low, high)`, the rule of ONNX QuantizeLinear. Divides: multiplying by a
 /// reciprocal rounds differently. `x` is no NaN.
@@ -39,18 +67,22 @@ pub fn quantize_weight(weight: &[f32], outputs: usize) -> (Vec<i8>, Vec<f32>) {
     (bytes.collect(), scales)
 }
 
-/// The int8 model. `scales` holds one scale for every map, as [`crate::range::Observed::scales`] gives them.
+/// The int8 model. `scales` holds one symmetric scale for every map, as [`crate::range::Observed::scales`] gives them.
 ///
 /// # Errors
 /// When a map has no scale or one that is not a positive number.
-pub fn int8(network: &Folded, scales: &[Option<f32>], labels: &[String]) -> Result<pb::ModelProto> {
+pub fn int8(network: &Folded, scales: &[Option<f32>], codes: Codes, labels: &[String]) -> Result<pb::ModelProto> {
     let mut builder = Builder::new(&network.name);
     builder.input(INPUT, &network.input_shape());
     builder.bytes(ZERO, &[], &[0]);
+    if codes == Codes::Full {
+        builder.bytes(LOWEST, &[], &[i8::MIN]);
+    }
     let maps = export::maps(network);
     let value = |id: LayerId| export::value_name(network, id);
     let scale = |id: LayerId| {
-        let scale = scales.get(id).copied().flatten().filter(|s| s.is_normal() && *s > 0.0);
+        let scale = scales.get(id).copied().flatten().map(|s| codes.scale(s, network.never_negative(id)));
+        let scale = scale.filter(|s| s.is_normal() && *s > 0.0);
         scale.ok_or_else(|| broken(&network.layers[id].name, "every map needs a positive scale"))
     };
     for (id, layer) in network.layers.iter().enumerate() {
@@ -84,12 +116,13 @@ pub fn int8(network: &Folded, scales: &[Option<f32>], labels: &[String]) -> Resu
         let (scale_name, bytes) = (format!("{name}.scale"), format!("{name}.quantized"));
         builder.floats(&scale_name, &[], &[scale(id)?]);
         let node = |part: &str| format!("{name}.{part}");
-        builder.node("QuantizeLinear", &node("quantize"), &[&computed, &scale_name, ZERO], &bytes, vec![]);
-        builder.node("DequantizeLinear", &node("dequantize"), &[&bytes, &scale_name, ZERO], &value(id), vec![]);
+        let zero = codes.zero_point(network.never_negative(id));
+        builder.node("QuantizeLinear", &node("quantize"), &[&computed, &scale_name, zero], &bytes, vec![]);
+        builder.node("DequantizeLinear", &node("dequantize"), &[&bytes, &scale_name, zero], &value(id), vec![]);
     }
     export::outputs(&mut builder, network);
     let model = builder.finish(&export::metadata(network, labels));
-    check(&model)?;
+    check(&model, codes)?;
     Ok(model)
 }
 
@@ -116,26 +149,27 @@ fn broken(node: &str, reason: &str) -> Error {
 ///
 /// # Errors
 /// [`Error::Rule`] naming the node that breaks one.
-pub fn check(model: &pb::ModelProto) -> Result<()> {
+pub fn check(model: &pb::ModelProto, codes: Codes) -> Result<()> {
     let graph = model.graph.as_ref().ok_or_else(|| broken("model", "has no graph"))?;
     if model.ir_version != IR_VERSION || model.opset_import.iter().any(|o| !o.domain.is_empty() || o.version != OPSET) {
         return Err(broken("model", "IR version 8 and operator set 17 only"));
     }
-    Walk::new(graph).check()
+    Walk::new(graph, codes).check()
 }
 
 /// A graph with its look-up tables.
 struct Walk<'a> {
     graph: &'a pb::GraphProto,
+    codes: Codes,
     producer: HashMap<&'a str, &'a pb::NodeProto>,
     constant: HashMap<&'a str, &'a pb::TensorProto>,
 }
 
 impl<'a> Walk<'a> {
-    fn new(graph: &'a pb::GraphProto) -> Self {
+    fn new(graph: &'a pb::GraphProto, codes: Codes) -> Self {
         let producer = graph.node.iter().flat_map(|n| n.output.iter().map(move |o| (o.as_str(), n))).collect();
         let constant = graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
-        Self { graph, producer, constant }
+        Self { graph, codes, producer, constant }
     }
 
     fn check(&self) -> Result<()> {
@@ -217,7 +251,8 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Scale: positive, scalar or `channels` long. Zero point: signed bytes of the same shape, all 0.
+    /// Scale: positive, scalar or `channels` long. Zero point: signed bytes of the same shape, all 0; with all codes in use
+    /// that of a map may also be the lowest.
     fn check_scale(&self, node: &pb::NodeProto, channels: Option<i64>) -> Result<()> {
         let constant = |i: usize| node.input.get(i).and_then(|name| self.constant.get(name.as_str()));
         let (Some(scale), Some(zero)) = (constant(1), constant(2)) else {
@@ -231,8 +266,10 @@ impl<'a> Walk<'a> {
         if values.is_empty() || !values.iter().all(|v| f32::from_le_bytes(*v).is_normal() && v[3] & 0x80 == 0) {
             return Err(broken(&node.name, "scales are positive"));
         }
-        if zero.data_type != DataType::Int8 as i32 || zero.raw_data.iter().any(|&b| b != 0) {
-            return Err(broken(&node.name, "zero points are signed and 0"));
+        let lowest = channels.is_none() && self.codes == Codes::Full;
+        let allowed = |b: u8| b == 0 || lowest && b as i8 == i8::MIN;
+        if zero.data_type != DataType::Int8 as i32 || !zero.raw_data.iter().all(|&b| allowed(b)) {
+            return Err(broken(&node.name, "zero points are signed and 0, for CPUs also -128"));
         }
         Ok(())
     }

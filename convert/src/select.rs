@@ -6,7 +6,7 @@
 use crate::fold::Folded;
 use crate::onnx::pb::ModelProto;
 use crate::probe::Probe;
-use crate::quantize;
+use crate::quantize::{self, Codes};
 use crate::range::{Method, Observed};
 use crate::{Error, Result, export};
 use excon_edge::probability::{argmax, log_softmax};
@@ -45,6 +45,7 @@ pub struct Selection {
 pub fn select(
     network: &Folded,
     observed: &Observed,
+    codes: Codes,
     labels: &[String],
     images: &[f32],
     classes: &[usize],
@@ -61,7 +62,7 @@ pub fn select(
     let mut trials = Vec::new();
     let mut best: Option<(Trial, ModelProto)> = None;
     for method in Method::ALL {
-        let model = quantize::int8(network, &observed.scales(network, method), labels)?;
+        let model = quantize::int8(network, &observed.scales(network, method), codes, labels)?;
         let trial = measure(method, &float, &logits(&model)?, classes);
         let wins = best
             .as_ref()

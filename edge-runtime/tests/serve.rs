@@ -340,8 +340,13 @@ fn prometheus_reads_metrics_and_rules() {
         }
         serde_json::from_str::<Value>(&fs::read_to_string(format!("{folder_of_rules}/dashboard.json")).unwrap())
             .unwrap();
-        for rules in [&["check", "rules", "alerts.yml"][..], &["test", "rules", "alerts-test.yml"]] {
-            match Command::new("promtool").args(rules).current_dir(folder_of_rules).output() {
+        let checks: [&[&str]; 3] = [
+            &["check", "rules", "alerts.yml"],
+            &["test", "rules", "alerts-test.yml"],
+            &["check", "config", "--syntax-only", "prometheus.yml"],
+        ];
+        for check in checks {
+            match Command::new("promtool").args(check).current_dir(folder_of_rules).output() {
                 Ok(said) => assert!(said.status.success(), "{said:?}"),
                 Err(_) => return skipped("no promtool; Debian's package `prometheus` has it"),
             }

@@ -5,6 +5,7 @@
 mod bad_input;
 mod compare;
 mod demo;
+mod emulated;
 mod flash;
 mod own_photographs;
 mod real_sets;

@@ -68,7 +68,7 @@ fn a_bundle_is_sealed_and_predicts() {
     assert_eq!((manifest.precision, manifest.target.as_str()), (Precision::Int8, "cpu"));
     assert_eq!((&manifest.labels, manifest.network.features), (&labels(), [64, 8, 8]));
     assert_eq!(manifest.provenance.data, format!("photographs {}", "0".repeat(64)));
-    quantize::check(&onnx::decode(&bundle.model).unwrap()).unwrap();
+    quantize::check(&onnx::decode(&bundle.model).unwrap(), quantize::Codes::Full).unwrap();
     assert_eq!((bundle.golden.count, bundle.projection.is_none()), (4, true));
 
     // Constants: from disjoint halves, on this engine.
@@ -86,7 +86,8 @@ fn a_bundle_is_sealed_and_predicts() {
     let comparison = done.report.comparison.as_ref().unwrap();
     assert!(comparison.agreement > 0.93, "{}", comparison.agreement);
     assert_eq!(comparison.int8.count, manifest.budget[0].pictures);
-    assert!(done.report.budget.iter().all(|b| b.verdict != Verdict::Met), "70 pictures cannot settle half a point");
+    let budget = &done.report.budget;
+    assert_eq!(budget[0].verdict, Verdict::TooFewPictures, "70 pictures cannot settle half a point: {budget:?}");
     let noise: Vec<f64> = done.report.layers.iter().filter_map(|l| l.signal_to_noise_db).collect();
     assert_eq!(noise.len(), export::maps(&folded()).len() - 1);
     assert!(noise.iter().all(|&db| db > 12.0 && db < 70.0), "{noise:?}");

@@ -1,10 +1,11 @@
 //! Quantized numbers against the vectors, the rules of the file, and int8 against float.
 
 use crate::common::*;
+use excon_convert::compare::layer_errors;
 use excon_convert::fold::Folded;
 use excon_convert::onnx::{decode, encode, pb};
 use excon_convert::probe::Probe;
-use excon_convert::quantize::{check, dequantize, int8, quantize, quantize_weight};
+use excon_convert::quantize::{Codes, check, dequantize, int8, quantize, quantize_weight};
 use excon_convert::range::{Method, Observed};
 use excon_convert::{Error, export, select};
 
@@ -41,10 +42,12 @@ fn quantize_and_dequantize_equal_the_vectors() {
     }
 }
 
-fn quantized(network: &Folded, images: &[f32], method: Method) -> pb::ModelProto {
+fn quantized(network: &Folded, images: &[f32], method: Method, codes: Codes) -> pb::ModelProto {
     let observed = Observed::new(network, images).unwrap();
-    decode(&encode(&int8(network, &observed.scales(network, method), &labels()).unwrap())).unwrap()
+    decode(&encode(&int8(network, &observed.scales(network, method), codes, &labels()).unwrap())).unwrap()
 }
+
+const BOTH: [Codes; 2] = [Codes::Symmetric, Codes::Full];
 
 fn unusual_network() -> (Folded, Vec<f32>) {
     let network = Folded::new(&unusual(), &random_weights(&unusual(), 9), 32).unwrap();
@@ -53,9 +56,26 @@ fn unusual_network() -> (Folded, Vec<f32>) {
 
 #[test]
 fn built_models_keep_the_rules() {
-    check(&quantized(&folded(), &pictures(), Method::MinMax)).unwrap();
-    let (network, images) = unusual_network();
-    check(&quantized(&network, &images, Method::MinMax)).unwrap();
+    for codes in BOTH {
+        check(&quantized(&folded(), &pictures(), Method::MinMax, codes), codes).unwrap();
+        let (network, images) = unusual_network();
+        check(&quantized(&network, &images, Method::MinMax, codes), codes).unwrap();
+    }
+    // What a CPU takes is not what TensorRT takes.
+    let full = quantized(&folded(), &pictures(), Method::MinMax, Codes::Full);
+    assert!(matches!(check(&full, Codes::Symmetric), Err(Error::Rule { .. })));
+}
+
+/// Behind a ReLU one bit more, so every later map is closer to float's.
+#[test]
+fn all_codes_leave_less_noise() {
+    let (network, images) = (folded(), pictures());
+    let noise = |codes| {
+        let layers = layer_errors(&network, &quantized(&network, &images, Method::MinMax, codes), &images).unwrap();
+        layers.iter().filter_map(|layer| layer.signal_to_noise_db).sum::<f64>() / layers.len() as f64
+    };
+    let [symmetric, full] = BOTH.map(noise);
+    assert!(full > symmetric + 1.0, "{full} and {symmetric} dB");
 }
 
 /// Each way to break a rule must be noticed.
@@ -88,18 +108,19 @@ fn broken_rules_are_found() {
         ("scales of a pair differ", |g| node(g, "stem_conv.dequantize").input[1] = "input.scale".into()),
         ("missing bias", |g| node(g, "stem_conv").input.truncate(2)),
     ];
-    let good = quantized(&folded(), &pictures(), Method::MinMax);
+    let good = quantized(&folded(), &pictures(), Method::MinMax, Codes::Symmetric);
     for (name, damage) in cases {
         let mut model = good.clone();
         damage(model.graph.as_mut().unwrap());
-        assert!(matches!(check(&model), Err(Error::Rule { .. })), "not found: {name}");
+        assert!(matches!(check(&model, Codes::Symmetric), Err(Error::Rule { .. })), "not found: {name}");
     }
 }
 
 #[test]
 fn int8_decides_as_float_does() {
     let (network, images) = (folded(), pictures());
-    let int8 = Probe::new(&quantized(&network, &images, Method::MinMax), network.input_shape()).unwrap();
+    let model = quantized(&network, &images, Method::MinMax, Codes::Full);
+    let int8 = Probe::new(&model, network.input_shape()).unwrap();
     let int8: Vec<Vec<f32>> = int8.run_all(&images, |mut o| o.swap_remove(0)).unwrap();
     let float = floats("network/eval_forward.safetensors", "logits");
     for (i, (q, f)) in int8.iter().zip(float.chunks_exact(10)).enumerate() {
@@ -118,7 +139,7 @@ fn int8_decides_as_float_does() {
 #[test]
 fn features_are_what_the_pool_reads() {
     for (network, images) in [(folded(), pictures()), unusual_network()] {
-        let model = quantized(&network, &images, Method::Mse);
+        let model = quantized(&network, &images, Method::Mse, Codes::Full);
         let outputs = Probe::new(&model, network.input_shape()).unwrap().run_all(&images, |o| o).unwrap();
         let head = network.head();
         for o in outputs {
@@ -137,8 +158,10 @@ fn features_are_what_the_pool_reads() {
 
 #[test]
 fn checker_and_onnx_runtime_accept_int8() {
-    for (network, images) in [(folded(), pictures()), unusual_network()] {
-        let model = quantized(&network, &images, Method::MinMax);
+    for ((network, images), codes) in
+        [(folded(), pictures()), unusual_network()].into_iter().flat_map(|case| BOTH.map(|codes| (case.clone(), codes)))
+    {
+        let model = quantized(&network, &images, Method::MinMax, codes);
         let Some(theirs) = onnx_runtime(&model, network.input_shape(), &images) else { return };
         let ours = Probe::new(&model, network.input_shape()).unwrap().run_all(&images, |o| o).unwrap();
         let classes = network.classes();
@@ -156,13 +179,13 @@ fn the_measured_best_rule_wins() {
     let (network, images) = (folded(), pictures());
     let observed = Observed::new(&network, &images[..6 * ONE]).unwrap();
     let classes: Vec<usize> = integers("network/batch.safetensors", "label")[6..].iter().map(|&l| l as usize).collect();
-    let selection = select::select(&network, &observed, &labels(), &images[6 * ONE..], &classes).unwrap();
+    let selection = select::select(&network, &observed, Codes::Full, &labels(), &images[6 * ONE..], &classes).unwrap();
     assert_eq!(selection.trials.len(), Method::ALL.len());
     let winner = selection.trials.iter().find(|t| t.method == selection.method).unwrap();
     assert!(selection.trials.iter().all(|t| t.logit_error >= winner.logit_error));
     assert_eq!(winner.pictures, 6);
     assert!(selection.trials.iter().any(|t| t.logit_error > winner.logit_error), "rules must differ here");
-    let again = int8(&network, &observed.scales(&network, selection.method), &labels()).unwrap();
+    let again = int8(&network, &observed.scales(&network, selection.method), Codes::Full, &labels()).unwrap();
     assert_eq!(encode(&again), encode(&selection.model));
 }
 
