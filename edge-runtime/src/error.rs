@@ -81,6 +81,22 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A source of frames was asked for in a way it cannot give them.
+    #[error("cannot watch {name}: {reason}")]
+    Source {
+        /// The source as it was given.
+        name: String,
+        /// Why, and what to do instead.
+        reason: String,
+    },
+    /// Something on the network, or a device, does not answer.
+    #[error("{name} does not answer as hoped: {reason}")]
+    Unreachable {
+        /// Its address, without secrets.
+        name: String,
+        /// What happened.
+        reason: String,
+    },
     /// The service was set up in a way it cannot or should not run.
     #[error("cannot serve: {reason}")]
     Service {
@@ -119,8 +135,8 @@ impl Error {
             Self::Busy { .. } => 75,
             Self::Write { .. } => 73,
             Self::Engine { .. } => 70,
-            Self::Service { .. } => 64,
-            Self::Listen { .. } => 69,
+            Self::Service { .. } | Self::Source { .. } => 64,
+            Self::Listen { .. } | Self::Unreachable { .. } => 69,
         }
     }
 }

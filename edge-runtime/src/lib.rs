@@ -13,6 +13,7 @@ pub mod fit;
 #[cfg(test)]
 mod fixture;
 pub mod image;
+pub mod keeper;
 pub mod kernel;
 pub mod page;
 pub mod predictor;
@@ -24,7 +25,9 @@ pub mod session;
 pub mod shadow;
 pub mod shift;
 pub mod slot;
+pub mod source;
 pub mod transfer;
+pub mod unusual;
 
 // Test helpers are shared with the tests of the command, which know this crate by its name.
 #[cfg(test)]

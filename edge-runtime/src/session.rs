@@ -199,8 +199,8 @@ pub fn lock(folder: &Path) -> Result<File> {
     open().map_err(|source| Error::Write { path: path.clone(), source })
 }
 
-/// Claims the state in `folder` for this process as long as the file lives: of two services on one state each would
-/// undo the other's work.
+/// Claims the state in `folder` for this process as long as the file lives: of two that watch on one state each
+/// would undo the other's work.
 ///
 /// # Errors
 /// [`Error::State`] when another process has it, [`Error::Write`] when the folder cannot be written.
@@ -211,9 +211,10 @@ pub fn claim(folder: &Path) -> Result<File> {
     let file = File::create(&path).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(Error::State { path: folder.into(), reason: "another service keeps its monitor here".into() })
-        }
+        Err(TryLockError::WouldBlock) => Err(Error::State {
+            path: folder.into(),
+            reason: "another `serve` or `watch` keeps its monitor here; end that one, or give another folder".into(),
+        }),
         Err(TryLockError::Error(source)) => Err(failed(source)),
     }
 }

@@ -120,7 +120,7 @@ fn the_alarm_rings_is_kept_and_is_answered_from_either_side() {
         let page = service.get("/").expect(200).text();
         assert!(page.contains("Acknowledge") && page.contains("Input changed"), "{page}");
         let again = service::raw(folder, &["serve", "tiny.excon", "--state", "kept", "--addr", "127.0.0.1:0"]);
-        assert!(again.1.contains("another service"), "{}", again.1);
+        assert!(again.1.contains("keeps its monitor here"), "{}", again.1);
         service.stop();
 
         // Restored, and answered over HTTP.

@@ -1,8 +1,11 @@
 //! The subcommands: validated settings in, a verdict out. Only this module and those below it print.
 //!
 //! Data goes to stdout, everything about progress and trouble to stderr. Exit codes: 0 done, 1 a check said no,
-//! 64 usage, 65 bad input or bundle, 69 address not available, 70 internal, 73 cannot write, 75 try again.
+//! 64 usage, 65 bad input or bundle, 69 address or camera not available, 70 internal, 73 cannot write, 75 try again,
+//! 130 interrupted.
 
+#[cfg(feature = "serve")]
+mod access;
 mod acknowledge;
 mod bench;
 mod doctor;
@@ -33,12 +36,13 @@ const CANNOT_WRITE: u8 = 73;
 #[command(after_help = "Examples:
   excon-edge predict trashnet.excon photo.jpg --explain maps
   excon-edge watch trashnet.excon camera/ --state /var/lib/excon
+  gst-launch-1.0 -q v4l2src ! jpegenc ! fdsink | excon-edge watch active - --view
   excon-edge serve active --state /var/lib/excon
   excon-edge install trashnet.excon && excon-edge predict active photo.jpg
   excon-edge status
 
 Exit codes: 0 done, 1 a check said no (an alarm stands, an install was rolled back), 64 usage, 65 bad input or bundle,
-69 address not available, 70 internal, 73 cannot write, 75 try again")]
+69 address or camera not available, 70 internal, 73 cannot write, 75 try again, 130 interrupted")]
 struct Cli {
     /// How results are written to stdout: for people, or one JSON object a line.
     #[arg(long, global = true, value_enum, default_value_t = Format::Human, env = "EXCON_FORMAT")]
@@ -51,7 +55,7 @@ struct Cli {
 enum Command {
     /// Label pictures, with calibrated probabilities and the reason as a saliency map
     Predict(predict::Predict),
-    /// Watch a folder of frames in order of name for a shift, and ring when there is one
+    /// Watch a folder, a stream or a camera for a shift, and ring when there is one
     Watch(watch::Watch),
     /// Answer over HTTP: inference for programs, metrics for Prometheus, a live page for people
     #[cfg(feature = "serve")]
@@ -88,6 +92,8 @@ enum Verdict {
     No,
     /// Done, but for input that could not be used; told on stderr.
     BadInput,
+    /// A signal came before the end; what was done is saved.
+    Interrupted,
 }
 
 /// Why a command did not do what it was asked.
@@ -140,6 +146,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(Verdict::Done) => 0,
         Ok(Verdict::No) => 1,
         Ok(Verdict::BadInput) => 65,
+        Ok(Verdict::Interrupted) => 130,
         Err(Failure::Library(error)) => {
             output::trouble(&error);
             error.exit_code()

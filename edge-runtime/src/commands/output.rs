@@ -76,6 +76,11 @@ pub fn trouble(what: &impl Display) {
     let _ = writeln!(anstream::stderr(), "{} {what}", paint(BAD, "error:"));
 }
 
+/// Says on stderr what went wrong and is lived with.
+pub fn warning(what: &impl Display) {
+    let _ = writeln!(anstream::stderr(), "{} {what}", paint(WATCH, "warning:"));
+}
+
 /// Says on stderr what should be known.
 pub fn note(what: impl Display) {
     let _ = writeln!(anstream::stderr(), "{what}");

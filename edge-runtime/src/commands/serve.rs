@@ -1,16 +1,16 @@
 //! `serve`: the bundle over HTTP, until a signal.
 
+use super::access::AccessArgs;
 use super::monitor::{MonitorArgs, milliseconds};
 use super::output::{self, BAD, BOLD, GOOD, Output, paint};
 use super::place::BundleArgs;
 use super::watch::named;
 use super::{Failure, Verdict};
-use excon_edge::Error;
+use excon_edge::keeper::Keeper;
 use excon_edge::predictor::{Prediction, Predictor};
 use excon_edge::serve::{Event, Service, Settings};
 use serde_json::json;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -32,18 +32,8 @@ pub struct Serve {
     /// Where to listen; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080", env = "EXCON_ADDR")]
     addr: SocketAddr,
-    /// File whose first line callers have to show as a bearer token [default: EXCON_TOKEN, else none]
-    #[arg(long, value_name = "FILE", help_heading = "Access")]
-    token_file: Option<PathBuf>,
-    /// Let other machines ask without a token
-    #[arg(long, help_heading = "Access")]
-    open: bool,
-    /// PEM file of the certificate chain: HTTPS instead of HTTP
-    #[arg(long, value_name = "FILE", requires = "tls_key", help_heading = "Access")]
-    tls_cert: Option<PathBuf>,
-    /// PEM file of its private key
-    #[arg(long, value_name = "FILE", requires = "tls_cert", help_heading = "Access")]
-    tls_key: Option<PathBuf>,
+    #[command(flatten)]
+    access: AccessArgs,
     #[command(flatten)]
     monitor: MonitorArgs,
     /// Workers, each running one picture at a time [default: one a core]
@@ -75,16 +65,16 @@ pub struct Serve {
 pub fn run(settings: &Serve, output: &mut Output) -> Result<Verdict, Failure> {
     let (bundle, mut checks) = settings.bundle.open()?;
     let predictor = Predictor::from_bundle(&bundle)?;
-    let token = match &settings.token_file {
-        Some(file) => Some(token(file)?),
-        None => std::env::var("EXCON_TOKEN").ok().filter(|t| !t.is_empty()),
-    };
+    let state = settings.bundle.state(settings.monitor.state.as_deref(), &bundle);
+    let (bundle, predictor) = (Arc::new(bundle), Arc::new(predictor));
+    let engine = predictor.engine().name().to_string();
+    let keeper = Keeper::open(bundle.clone(), &engine, state.as_deref(), settings.monitor.overrides())?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let service = Settings {
         address: settings.addr,
-        token,
-        open: settings.open,
-        tls: settings.tls_cert.clone().zip(settings.tls_key.clone()),
+        token: settings.access.token()?,
+        open: settings.access.open,
+        tls: settings.access.tls(),
         workers: settings.workers.unwrap_or(cores),
         queue: settings.queue,
         batch: settings.batch,
@@ -94,8 +84,7 @@ pub fn run(settings: &Serve, output: &mut Output) -> Result<Verdict, Failure> {
         pixels: settings.max_pixels,
         connections: settings.max_connections,
         drain: Duration::from_secs(10),
-        state: settings.bundle.state(settings.monitor.state.as_deref(), &bundle),
-        overrides: settings.monitor.overrides(),
+        watch_posted: true,
     };
     let manifest = &bundle.manifest;
     let served = format!("{} version {} on engine {}", manifest.name, manifest.version, predictor.engine().name());
@@ -109,16 +98,9 @@ pub fn run(settings: &Serve, output: &mut Output) -> Result<Verdict, Failure> {
         // A closed stdout is no reason to stop serving.
         let _ = tell(&mut output, &event, &served, acknowledge.as_deref());
     });
-    let engine = predictor.engine().name().to_string();
     let check = Box::new(move |prediction: &Prediction| checks.see(prediction, &engine));
-    Service::open(bundle, predictor, service, check, listener)?.run(stopped())?;
+    Service::open(bundle, predictor, Arc::new(keeper), service, check, listener)?.run(stopped())?;
     Ok(Verdict::Done)
-}
-
-/// The file's first line.
-fn token(file: &Path) -> excon_edge::Result<String> {
-    let text = std::fs::read_to_string(file).map_err(|source| Error::Read { path: file.into(), source })?;
-    Ok(text.lines().next().unwrap_or_default().trim().to_string())
 }
 
 /// Done at SIGTERM or SIGINT.

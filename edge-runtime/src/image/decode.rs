@@ -58,6 +58,19 @@ pub fn read(path: &Path) -> Result<Picture> {
     decode(&path.display().to_string(), &bytes)
 }
 
+/// Whether a JPEG or PNG file reaches its end marker; false too when it cannot be read. Nothing is decoded.
+pub fn is_whole(path: &Path) -> bool {
+    let Ok(file) = std::fs::File::open(path) else { return false };
+    let mut bytes = Vec::new();
+    if file.take(MAX_BYTES + 1).read_to_end(&mut bytes).is_err() {
+        return false;
+    }
+    match bytes.starts_with(PNG_SIGNATURE) {
+        true => walk_png(&bytes).is_ok(),
+        false => bytes.starts_with(&[0xff, 0xd8]) && walk_jpeg(&bytes).is_ok(),
+    }
+}
+
 fn decode_bytes(bytes: &[u8], most: u64) -> std::result::Result<Picture, String> {
     if bytes.len() as u64 > MAX_BYTES {
         return Err(format!("it is larger than {} MiB", MAX_BYTES >> 20));

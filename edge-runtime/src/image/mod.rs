@@ -6,7 +6,7 @@ mod resample;
 #[cfg(test)]
 mod tests;
 
-pub use decode::{MAX_BYTES, MAX_PIXELS, MAX_SIDE, decode, decode_within, read};
+pub use decode::{MAX_BYTES, MAX_PIXELS, MAX_SIDE, decode, decode_within, is_whole, read};
 pub use preprocess::Preprocess;
 pub use resample::{Window, resample, resample_plane};
 

@@ -38,6 +38,11 @@ struct StateLabel {
     state: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LeftOutLabel {
+    why: &'static str,
+}
+
 /// See the module's first paragraph.
 pub struct Metrics {
     registry: Registry,
@@ -57,6 +62,7 @@ pub struct Metrics {
     request_time: Histogram,
     queued: Gauge,
     save_failures: Counter,
+    left_out: Family<LeftOutLabel, Counter>,
     /// What the monitor's counters said last, so that the metrics count on from it.
     before: Mutex<(u64, bool)>,
 }
@@ -83,6 +89,7 @@ impl Metrics {
             request_time: seconds(),
             queued: Gauge::default(),
             save_failures: Counter::default(),
+            left_out: Family::default(),
             before: Mutex::new((effective, alarm)),
             registry: Registry::default(),
         };
@@ -128,6 +135,11 @@ impl Metrics {
             "state_save_failures",
             "Times that the monitor's state could not be written",
             metrics.save_failures.clone(),
+        );
+        r.register(
+            "left_out_frames",
+            "Frames of a live source that were left out: dropped for newer ones, or late",
+            metrics.left_out.clone(),
         );
         Self { registry, ..metrics }
     }
@@ -180,6 +192,20 @@ impl Metrics {
     /// The state could not be written.
     pub fn save_failed(&self) {
         self.save_failures.inc();
+    }
+
+    /// Frames that the source has left out so far.
+    pub fn left_out(&self, dropped: u64, late: u64) {
+        for (why, count) in [("dropped", dropped), ("late", late)] {
+            let counter = self.left_out.get_or_create(&LeftOutLabel { why });
+            counter.inc_by(count.saturating_sub(counter.get()));
+        }
+    }
+
+    /// Frames that the source has left out: dropped, late.
+    pub fn left_out_so_far(&self) -> (u64, u64) {
+        let count = |why| self.left_out.get_or_create(&LeftOutLabel { why }).get();
+        (count("dropped"), count("late"))
     }
 
     /// All of it as text; `queued` pictures wait at this moment.

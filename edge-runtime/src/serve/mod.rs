@@ -19,8 +19,9 @@ mod reply;
 mod watcher;
 
 use crate::bundle::Bundle;
+use crate::image::Picture;
+use crate::keeper::{Keeper, Seen};
 use crate::predictor::{Prediction, Predictor};
-use crate::session::Overrides;
 use crate::shift::Alarm;
 use crate::{Error, Result};
 use axum::Router;
@@ -65,10 +66,8 @@ pub struct Settings {
     pub connections: usize,
     /// Longest time for open requests to end after the signal.
     pub drain: Duration,
-    /// Folder in which the monitor is kept.
-    pub state: Option<PathBuf>,
-    /// What overrides the bundle's contract or the saved state.
-    pub overrides: Overrides,
+    /// Whether the pictures posted are the monitor's stream. Not so beside a camera, whose frames are.
+    pub watch_posted: bool,
 }
 
 /// What happened that someone should hear of.
@@ -108,7 +107,7 @@ pub type Check = Box<dyn FnMut(&Prediction) -> Result<()> + Send>;
 struct Shared {
     settings: Settings,
     bundle: Arc<Bundle>,
-    predictor: Predictor,
+    predictor: Arc<Predictor>,
     queue: queue::Queue<pool::Job>,
     watcher: watcher::Watcher,
     metrics: Arc<metrics::Metrics>,
@@ -129,34 +128,53 @@ pub struct Service {
     shared: Arc<Shared>,
     tls: Option<tokio_rustls::TlsAcceptor>,
     listener: Listener,
-    /// Keeps the state to this process.
-    _claim: Option<std::fs::File>,
+}
+
+/// A service's side towards whoever else uses its monitor in the same process, as `watch --serve` does.
+#[derive(Clone)]
+pub struct Beside {
+    shared: Arc<Shared>,
+}
+
+impl Beside {
+    /// Shows a frame that the monitor has seen, at network size: on the live page, in the metrics; and has the state
+    /// saved when it is time.
+    pub fn show(&self, picture: &Picture, prediction: &Prediction, took: Duration, seen: &Seen) {
+        self.shared.watcher.show(picture, prediction, took, seen);
+        self.shared.metrics.predicted(prediction, took);
+        if seen.observation.self_test_failed.is_some() {
+            self.shared.metrics.self_test_failed();
+        }
+    }
+
+    /// Frames that the source has left out so far: dropped for newer ones, and too late.
+    pub fn left_out(&self, dropped: u64, late: u64) {
+        self.shared.metrics.left_out(dropped, late);
+    }
+
+    /// Lets the service end.
+    pub fn end(&self) {
+        self.shared.ending.notify_one();
+    }
 }
 
 impl Service {
-    /// Checks the settings and restores the monitor.
+    /// Checks the settings.
     ///
     /// # Errors
     /// [`Error::Service`] when the settings are not safe or make no sense, [`Error::Read`] when certificate or key cannot
-    /// be read, otherwise as [`Session::open`](crate::session::Session::open) and [`crate::session::claim`].
+    /// be read.
     pub fn open(
-        bundle: Bundle,
-        predictor: Predictor,
+        bundle: Arc<Bundle>,
+        predictor: Arc<Predictor>,
+        keeper: Arc<Keeper>,
         settings: Settings,
         check: Check,
         listener: Listener,
     ) -> Result<Self> {
         validate(&settings)?;
         let tls = settings.tls.as_ref().map(|(chain, key)| connection::tls(chain, key)).transpose()?;
-        let claim = settings.state.as_deref().map(crate::session::claim).transpose()?;
-        let bundle = Arc::new(bundle);
-        let watcher = watcher::Watcher::open(
-            bundle.clone(),
-            predictor.engine().name(),
-            settings.state.as_deref(),
-            settings.overrides.clone(),
-            listener.clone(),
-        )?;
+        let watcher = watcher::Watcher::new(&bundle, keeper, listener.clone());
         let metrics = watcher.metrics();
         let shared = Shared {
             access: access::Access::new(settings.token.as_deref()),
@@ -174,16 +192,21 @@ impl Service {
             over: Mutex::new(None),
             ending: Notify::new(),
         };
-        Ok(Self { shared: Arc::new(shared), tls, listener, _claim: claim })
+        Ok(Self { shared: Arc::new(shared), tls, listener })
     }
 
-    /// Serves until `stop` is done, then lets open requests end, and saves the monitor.
+    /// The side towards whoever else uses the monitor.
+    pub fn beside(&self) -> Beside {
+        Beside { shared: self.shared.clone() }
+    }
+
+    /// Serves until `stop` is done or [`Beside::end`] is called, then lets open requests end, and saves the monitor.
     ///
     /// # Errors
     /// [`Error::Engine`] when a [`Check`] ended it; [`Error::Listen`] when the address cannot be taken; [`Error::Write`] when the state cannot be saved, at the start
     /// or at the end.
     pub fn run(self, stop: impl Future<Output = ()>) -> Result<()> {
-        let Self { shared, tls, listener, _claim } = self;
+        let Self { shared, tls, listener } = self;
         // Told once, before any work: a place that cannot be written is no reason to lose a day's frames.
         shared.watcher.save()?;
         let threads = shared.settings.workers.max(1);

@@ -171,7 +171,9 @@ fn look(
     took: Duration,
 ) -> Result<Seen> {
     let observation = match &picture {
-        Some(picture) if watch => Some(shared.watcher.observe(&shared.predictor, picture, &prediction, took)?),
+        Some(picture) if watch && shared.settings.watch_posted => {
+            Some(shared.watcher.observe(&shared.predictor, picture, &prediction, took)?)
+        }
         _ => None,
     };
     shared.check(&prediction);

@@ -1,21 +1,18 @@
 //! The monitor as the service keeps it: one stream of frames in the order in which they are scored, the state on disk,
 //! and what the live page shows.
 //!
-//! Scoring and observing are one turn: what is due (a masked pass) depends on the count of frames, and the count must
-//! not move in between. The state is written by a thread of its own, beside the work. When another process has changed
-//! it, as `excon-edge acknowledge` does, that state is taken over; the few frames since the last save are forgotten.
+//! The state is written by a thread of its own, beside the work; see [`crate::keeper`] for who else may change it.
 
 use super::metrics::Metrics;
 use super::{Event, Listener, Shared, lock};
 use crate::bundle::Bundle;
 use crate::image::Picture;
+use crate::keeper::{Keeper, Saved, Seen, Standing};
 use crate::predictor::{Prediction, Predictor};
 use crate::saliency::Map;
-use crate::session::{self, Overrides, Session};
-use crate::shift::{Alarm, Observation, Promise, State};
+use crate::shift::{Alarm, Observation, State};
 use crate::{Error, Result};
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -74,27 +71,12 @@ pub struct View {
     pub took: VecDeque<Duration>,
 }
 
-/// The monitor as it stands.
-pub struct Standing {
-    /// State, evidence, alarm.
-    pub observation: Observation,
-    /// What is promised.
-    pub promise: Promise,
-    /// Frames with a sensor fault.
-    pub faults: u64,
-}
-
 /// See the module's first paragraph.
 pub struct Watcher {
-    bundle: Arc<Bundle>,
-    engine: String,
-    folder: Option<PathBuf>,
+    keeper: Arc<Keeper>,
     listener: Listener,
     metrics: Arc<Metrics>,
-    session: Mutex<Session>,
     view: Mutex<View>,
-    /// The state file as this process wrote or read it last.
-    known: Mutex<Option<Stamp>>,
     wake: SyncSender<Wake>,
     woken: Mutex<Option<Receiver<Wake>>>,
 }
@@ -104,58 +86,22 @@ enum Wake {
     Stop,
 }
 
-/// What tells one state file from the next: each is a new file, moved into place.
-#[derive(Debug, Clone, PartialEq)]
-struct Stamp {
-    modified: Option<SystemTime>,
-    length: u64,
-    #[cfg(unix)]
-    inode: u64,
-}
-
-impl Stamp {
-    fn of(path: &Path) -> Option<Self> {
-        let about = std::fs::metadata(path).ok()?;
-        Some(Self {
-            modified: about.modified().ok(),
-            length: about.len(),
-            #[cfg(unix)]
-            inode: std::os::unix::fs::MetadataExt::ino(&about),
-        })
-    }
-}
-
 impl Watcher {
-    /// Continues from the state in `folder`, or starts afresh.
-    ///
-    /// # Errors
-    /// As [`Session::open`].
-    pub fn open(
-        bundle: Arc<Bundle>,
-        engine: &str,
-        folder: Option<&Path>,
-        overrides: Overrides,
-        listener: Listener,
-    ) -> Result<Self> {
-        let session = Session::open(&bundle, engine, folder, overrides)?;
-        let now = session.monitor.standing();
-        let metrics = Arc::new(Metrics::new(&bundle, now.effective_frames, now.alarm.is_some()));
-        metrics.monitor(&now, session.promise(true).guarantee);
+    /// Shows what the keeper holds.
+    pub fn new(bundle: &Bundle, keeper: Arc<Keeper>, listener: Listener) -> Self {
+        let standing = keeper.standing();
+        let now = standing.observation;
+        let metrics = Arc::new(Metrics::new(bundle, now.effective_frames, now.alarm.is_some()));
+        metrics.monitor(&now, standing.promise.guarantee);
         let mut view = View::default();
         view.alarms.extend(now.alarm.map(|alarm| Rang { alarm, at: None }));
         let (wake, woken) = sync_channel(1);
-        Ok(Self {
-            known: Mutex::new(session.path().and_then(Stamp::of)),
-            folder: folder.map(Path::to_path_buf),
-            engine: engine.to_string(),
-            session: Mutex::new(session),
-            view: Mutex::new(view),
-            woken: Mutex::new(Some(woken)),
-            wake,
-            bundle,
-            listener,
-            metrics,
-        })
+        Self { view: Mutex::new(view), woken: Mutex::new(Some(woken)), wake, keeper, listener, metrics }
+    }
+
+    /// The monitor it shows.
+    pub fn keeper(&self) -> &Keeper {
+        &self.keeper
     }
 
     /// The metrics it keeps up to date.
@@ -174,15 +120,16 @@ impl Watcher {
         prediction: &Prediction,
         took: Duration,
     ) -> Result<Observation> {
-        let mut session = lock(&self.session);
-        let scores = predictor.scores(picture, prediction, session.monitor.masked_pass_due())?;
-        let rang_before = session.monitor.alarm().is_some();
-        let now = session.monitor.observe_timed(picture, &scores, Some(took));
-        session.about.faults += u64::from(now.fault.is_some());
-        self.metrics.monitor(&now, session.promise(true).guarantee);
-        let mut view = lock(&self.view);
-        drop(session);
+        let seen = self.keeper.observe(predictor, picture, prediction, took, None)?;
+        self.show(picture, prediction, took, &seen);
+        Ok(seen.observation)
+    }
 
+    /// Shows a frame that the monitor has seen, at network size.
+    pub fn show(&self, picture: &Picture, prediction: &Prediction, took: Duration, seen: &Seen) {
+        let now = &seen.observation;
+        self.metrics.monitor(now, seen.guarantee);
+        let mut view = lock(&self.view);
         let changed = view.frames.back().is_none_or(|f| f.state != now.state);
         let frame = Frame {
             number: now.raw_frames,
@@ -197,7 +144,7 @@ impl Watcher {
         push(&mut view.frames, Arc::new(frame), SHOWN);
         push(&mut view.evidence, (now.raw_frames, now.log_r), DRAWN);
         push(&mut view.took, took, DRAWN);
-        let rings = now.alarm.as_ref().filter(|_| !rang_before);
+        let rings = now.alarm.as_ref().filter(|_| seen.rings);
         if let Some(alarm) = rings {
             push(&mut view.alarms, Rang { alarm: alarm.clone(), at: Some(SystemTime::now()) }, RANG);
         }
@@ -208,7 +155,6 @@ impl Watcher {
         if changed || now.raw_frames.is_multiple_of(SAVE_EVERY) {
             self.wake(Wake::Save);
         }
-        Ok(now)
     }
 
     /// Answers the alarm that stands; gives it back.
@@ -216,11 +162,8 @@ impl Watcher {
     /// # Errors
     /// When a change is accepted of which too little was seen; the alarm then stands. When the state cannot be saved.
     pub fn acknowledge(&self, accept: bool) -> Result<Option<Alarm>> {
-        let mut session = lock(&self.session);
-        let Some(alarm) = session.monitor.alarm().cloned() else { return Ok(None) };
-        session.monitor.acknowledge(accept)?;
-        self.metrics.monitor(&session.monitor.standing(), session.promise(true).guarantee);
-        drop(session);
+        let Some(alarm) = self.keeper.acknowledge(accept)? else { return Ok(None) };
+        self.measure();
         (self.listener)(Event::Acknowledged);
         self.save()?;
         Ok(Some(alarm))
@@ -228,12 +171,7 @@ impl Watcher {
 
     /// How the monitor stands.
     pub fn standing(&self) -> Standing {
-        let session = lock(&self.session);
-        Standing {
-            observation: session.monitor.standing(),
-            promise: session.promise(true),
-            faults: session.about.faults,
-        }
+        self.keeper.standing()
     }
 
     /// Reads from what the live page shows.
@@ -246,48 +184,27 @@ impl Watcher {
     /// # Errors
     /// [`Error::Write`]; what was saved before is untouched.
     pub fn save(&self) -> Result<()> {
-        let Some(folder) = &self.folder else { return Ok(()) };
-        let _turn = session::lock(folder)?;
-        if self.adopt()? {
-            return Ok(());
+        if self.keeper.save()? == Saved::Adopted {
+            self.adopted();
         }
-        // Bytes are taken under the lock, the disk is waited for outside.
-        let (snapshot, path) = {
-            let session = lock(&self.session);
-            (session.snapshot()?, session.path().map(Path::to_path_buf))
-        };
-        if let Some(snapshot) = snapshot {
-            snapshot.write()?;
-        }
-        *lock(&self.known) = path.as_deref().and_then(Stamp::of);
         Ok(())
     }
 
-    /// Takes over what another process has written since this one wrote or read; the caller has the turn.
-    fn adopt(&self) -> Result<bool> {
-        let path = lock(&self.session).path().map(Path::to_path_buf);
-        let stamp = path.as_deref().and_then(Stamp::of);
-        if stamp.is_none() || stamp == *lock(&self.known) {
-            return Ok(false);
+    fn look(&self) -> Result<()> {
+        if self.keeper.look()? {
+            self.adopted();
         }
-        *lock(&self.known) = stamp;
-        let opened = Session::open(&self.bundle, &self.engine, self.folder.as_deref(), Overrides::default())?;
-        let mut session = lock(&self.session);
-        *session = opened;
-        self.metrics.monitor(&session.monitor.standing(), session.promise(true).guarantee);
-        drop(session);
-        (self.listener)(Event::Adopted);
-        Ok(true)
+        Ok(())
     }
 
-    fn look(&self) -> Result<()> {
-        let Some(folder) = &self.folder else { return Ok(()) };
-        let path = lock(&self.session).path().map(Path::to_path_buf);
-        if path.as_deref().and_then(Stamp::of) == *lock(&self.known) {
-            return Ok(());
-        }
-        let _turn = session::lock(folder)?;
-        self.adopt().map(|_| ())
+    fn adopted(&self) {
+        self.measure();
+        (self.listener)(Event::Adopted);
+    }
+
+    fn measure(&self) {
+        let standing = self.keeper.standing();
+        self.metrics.monitor(&standing.observation, standing.promise.guarantee);
     }
 
     /// Ends the saver.

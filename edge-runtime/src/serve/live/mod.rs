@@ -8,7 +8,8 @@ mod evidence;
 
 use super::Shared;
 use super::reply::{self, Refusal};
-use super::watcher::{Frame, Standing, View};
+use super::watcher::{Frame, View};
+use crate::keeper::Standing;
 use crate::kernel;
 use crate::page;
 use crate::shift::{Alarm, State as MonitorState};
@@ -108,7 +109,7 @@ fn changing(shared: &Shared) -> Markup {
     shared.watcher.view(|view| {
         html! {
             (state(shared, &standing))
-            (figures(&standing, view))
+            (figures(shared, &standing, view))
             (frames(shared, view))
             (evidence::history(&standing.observation, view))
             (evidence::channels(&standing.observation))
@@ -135,6 +136,7 @@ fn state(shared: &Shared, standing: &Standing) -> Markup {
         (MonitorState::Shift, _, Some(alarm)) => format!("{}, since frame {}.", rang(alarm), alarm.raw_frame),
         (MonitorState::Watching, ..) => "Evidence of a shift has grown past half the way to an alarm.".into(),
         (MonitorState::Slow, ..) => "The latest frame took longer than its budget.".into(),
+        _ if now.raw_frames == 0 && !shared.settings.watch_posted => "No frame yet.".into(),
         _ if now.raw_frames == 0 => "No frame yet. Post a picture to /v1/predict.".into(),
         _ => "The camera sees what the model was trained on, as far as the checks can tell.".into(),
     };
@@ -146,7 +148,7 @@ fn state(shared: &Shared, standing: &Standing) -> Markup {
                     button { "Acknowledge" }
                     button.second formaction="/v1/acknowledge?accept=true" { "Accept as the new normal" }
                 }
-                @if let Some(folder) = &shared.settings.state {
+                @if let Some(folder) = shared.watcher.keeper().folder() {
                     p.command {
                         "or on the board: "
                         code { "excon-edge acknowledge " (shared.bundle.path.display()) " --state " (folder.display()) }
@@ -157,7 +159,7 @@ fn state(shared: &Shared, standing: &Standing) -> Markup {
     }
 }
 
-fn figures(standing: &Standing, view: &View) -> Markup {
+fn figures(shared: &Shared, standing: &Standing, view: &View) -> Markup {
     let now = &standing.observation;
     let figure = |name: &str, value: Markup, note: Markup| {
         html! { div { dt { (name) } dd.value { (value) } dd.note { (note) } } }
@@ -183,6 +185,11 @@ fn figures(standing: &Standing, view: &View) -> Markup {
                 @let (half, most) = (format!("{:.1} ms", at(0.5)), format!("99 % within {:.1} ms", at(0.99)));
                 (figure("a picture takes", html! { (half) }, html! { (most) }))
             }
+            @let (dropped, late) = shared.metrics.left_out_so_far();
+            @if dropped + late > 0 {
+                @let note = format!("{} for newer ones, {} too late", grouped(dropped), grouped(late));
+                (figure("left out", html! { (grouped(dropped + late)) }, html! { (note) }))
+            }
             @if standing.faults > 0 {
                 (figure("sensor faults", html! { (grouped(standing.faults)) }, html! { "frames left out" }))
             }
@@ -201,7 +208,7 @@ fn frames(shared: &Shared, view: &View) -> Markup {
     html! {
         section {
             h2 { "Latest frames" }
-            @if view.frames.is_empty() { p.empty { "Nothing was posted since the start." } } @else {
+            @if view.frames.is_empty() { p.empty { "None since the start." } } @else {
                 ul.frames {
                     @for f in view.frames.iter().rev() {
                         li {

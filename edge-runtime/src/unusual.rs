@@ -1,0 +1,351 @@
+//! The most unusual frames of a stream, kept on disk with their maps, for someone to look at and perhaps to label.
+//!
+//! A folder holds at most K entries of three files: `NNNNNN.png` the frame, `NNNNNN.map.png` what speaks for the
+//! prediction, `NNNNNN.json` (schema `excon.unusual/1`). An entry is there once its JSON is, which is written last and
+//! removed first; what a killed process leaves of others is cleared away at the next start. Only effective frames enter:
+//! neighbours in a video are one frame.
+
+use crate::image::{Picture, Window, resample};
+use crate::predictor::Prediction;
+use crate::shift::{Channel, FrameScores, Reference, Sides};
+use crate::{Error, Result, file, page};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+const SCHEMA: &str = "excon.unusual/1";
+/// Longest side of a kept frame, pixels: what bounds the room on disk.
+pub const LONGEST_SIDE: usize = 1024;
+/// Side of a kept map, pixels, at least.
+const VIEWABLE: usize = 448;
+/// Most that one check may say, in spreads: a check that hardly varied in the reference must not drown the others.
+const LARGEST_SPREAD: f64 = 100.0;
+/// Spread of a normal distribution between its quartiles, in standard deviations.
+const QUARTILES: f64 = 1.349;
+/// Largest description of an entry, bytes.
+const LARGEST_JSON: u64 = 64 << 10;
+
+/// How unusual a frame is against the reference: the root of the weighted mean square, over the checks that bear
+/// evidence, of the distance from the reference's median in robust standard deviations (quartile range / 1.349). About 1
+/// for an ordinary frame. A check that looks at large values only takes smaller ones as ordinary.
+pub fn score(reference: &Reference, scores: &FrameScores) -> f64 {
+    let (mut sum, mut weights) = (0.0, 0.0);
+    for channel in Channel::ALL {
+        let (weight, values) = (reference.weights().get(channel), reference.values(channel));
+        let (Some(score), false) = (scores.get(channel), values.is_empty() || weight == 0.0) else { continue };
+        let at = |share: f64| values[((values.len() - 1) as f64 * share).round() as usize];
+        let spread = (at(0.75) - at(0.25)) / QUARTILES;
+        let far = score - at(0.5);
+        let far = if channel.sides() == Sides::Upper { far.max(0.0) } else { far.abs() };
+        // Without any spread every other value is as unusual as can be.
+        let far = if far == 0.0 { 0.0 } else { (far / spread).min(LARGEST_SPREAD) };
+        sum += weight * far * far;
+        weights += weight;
+    }
+    if weights > 0.0 { (sum / weights).sqrt() } else { 0.0 }
+}
+
+/// What the JSON of an entry says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// `excon.unusual/1`.
+    pub schema: String,
+    /// How unusual it is, see [`score`].
+    pub score: f64,
+    /// The predicted class.
+    pub predicted: String,
+    /// Its calibrated probability.
+    pub confidence: f64,
+    /// When the frame came, RFC 3339 in UTC.
+    pub time: String,
+    /// The frame's name in its source.
+    pub frame: String,
+}
+
+/// The folder with its entries. See the module's first paragraph.
+pub struct Ring {
+    folder: PathBuf,
+    most: usize,
+    /// Number and score of what is there.
+    entries: BTreeMap<u64, f64>,
+    next: u64,
+}
+
+impl Ring {
+    /// Goes on with what the folder holds, at most `most` entries; the least unusual go when there are more.
+    ///
+    /// # Errors
+    /// [`Error::Write`] when the folder cannot be made or cleared, [`Error::Read`] when it cannot be listed.
+    pub fn open(folder: &Path, most: usize) -> Result<Self> {
+        let failed = |source| Error::Write { path: folder.into(), source };
+        std::fs::create_dir_all(folder).map_err(failed)?;
+        let mut ring = Self { folder: folder.into(), most: most.max(1), entries: BTreeMap::new(), next: 1 };
+        let unlistable = |source| Error::Read { path: folder.into(), source };
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(folder).map_err(unlistable)? {
+            names.push(entry.map_err(unlistable)?.file_name().to_string_lossy().into_owned());
+        }
+        for number in names.iter().filter_map(|n| number(n, ".json")) {
+            ring.next = ring.next.max(number + 1);
+            if let Some(entry) = ring.read(number) {
+                ring.entries.insert(number, entry.score);
+            }
+        }
+        // Halves of entries, and files that were never whole. What else lies here is not ours.
+        for name in &names {
+            let of = number(name, ".map.png").or_else(|| number(name, ".png")).or_else(|| number(name, ".json"));
+            let half = of.is_some_and(|n| !ring.entries.contains_key(&n)) || name.starts_with(file::PARTIAL);
+            if half {
+                std::fs::remove_file(folder.join(name)).map_err(failed)?;
+            }
+        }
+        while ring.entries.len() > ring.most {
+            ring.remove_least()?;
+        }
+        Ok(ring)
+    }
+
+    /// Entries there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Keeps a frame if it is more unusual than the least of those that are kept; true then. `picture` is the whole
+    /// frame, larger ones are reduced to [`LONGEST_SIDE`]; `small` the part at network size that the map belongs to.
+    ///
+    /// # Errors
+    /// [`Error::Write`]; the other entries are untouched.
+    pub fn offer(
+        &mut self,
+        score: f64,
+        name: &str,
+        at: SystemTime,
+        picture: &Picture,
+        small: &Picture,
+        prediction: &Prediction,
+    ) -> Result<bool> {
+        let full = self.entries.len() >= self.most;
+        if score.is_nan() || (full && self.least().is_some_and(|(_, least)| score <= least)) {
+            return Ok(false);
+        }
+        let number = self.next;
+        let entry = Entry {
+            schema: SCHEMA.into(),
+            score,
+            predicted: prediction.label.clone(),
+            confidence: prediction.confidence,
+            time: rfc3339(at),
+            frame: name.into(),
+        };
+        let (_, map) = page::overlay(&page::enlarged(small, VIEWABLE), &prediction.cam);
+        let json = serde_json::to_vec_pretty(&entry)
+            .map_err(|e| Error::Write { path: self.path(number, ".json"), source: std::io::Error::other(e) })?;
+        self.next += 1;
+        let written = file::replace(&self.path(number, ".png"), &page::png(&reduced(picture))?)
+            .and_then(|()| file::replace(&self.path(number, ".map.png"), &page::png(&map)?))
+            .and_then(|()| file::replace(&self.path(number, ".json"), &json));
+        if let Err(error) = written {
+            // On a full disk, what came of it must not stay.
+            let _ = self.remove(number);
+            return Err(error);
+        }
+        self.entries.insert(number, score);
+        if self.entries.len() > self.most {
+            self.remove_least()?;
+        }
+        Ok(true)
+    }
+
+    /// The least unusual, the oldest of equal ones.
+    fn least(&self) -> Option<(u64, f64)> {
+        let all = self.entries.iter().map(|(&n, &s)| (n, s));
+        all.min_by(|a, b| a.1.total_cmp(&b.1))
+    }
+
+    fn remove_least(&mut self) -> Result<()> {
+        let Some((number, _)) = self.least() else { return Ok(()) };
+        self.remove(number)?;
+        self.entries.remove(&number);
+        Ok(())
+    }
+
+    fn remove(&self, number: u64) -> Result<()> {
+        for ending in [".json", ".map.png", ".png"] {
+            let path = self.path(number, ending);
+            match std::fs::remove_file(&path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::Write { path, source: e }),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// None of what is no entry, or has lost one of its pictures.
+    fn read(&self, number: u64) -> Option<Entry> {
+        let path = self.path(number, ".json");
+        let small = std::fs::metadata(&path).is_ok_and(|m| m.len() <= LARGEST_JSON);
+        let bytes = if small { std::fs::read(&path).ok()? } else { return None };
+        let entry: Entry = serde_json::from_slice(&bytes).ok()?;
+        let whole = [".png", ".map.png"].iter().all(|ending| self.path(number, ending).is_file());
+        (entry.schema == SCHEMA && !entry.score.is_nan() && whole).then_some(entry)
+    }
+
+    fn path(&self, number: u64, ending: &str) -> PathBuf {
+        self.folder.join(format!("{number:06}{ending}"))
+    }
+}
+
+/// The number in `NNNNNN` and an ending; six digits or, far later, more.
+fn number(name: &str, ending: &str) -> Option<u64> {
+    let digits = name.strip_suffix(ending)?;
+    (digits.len() >= 6 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
+}
+
+fn reduced(picture: &Picture) -> Picture {
+    let long = picture.width.max(picture.height);
+    if long <= LONGEST_SIDE {
+        return picture.clone();
+    }
+    let side = |pixels: usize| (pixels * LONGEST_SIDE / long).max(1);
+    resample(picture, Window::whole(side(picture.width), side(picture.height)))
+}
+
+/// `2026-11-26T21:30:00.123Z`. Times before 1970 are given as its beginning.
+pub fn rfc3339(at: SystemTime) -> String {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    // Years begin in March here, so that the leap day is the last; 400 of them have 146,097 days.
+    let shifted = days + 719_468;
+    let (era, day) = (shifted / 146_097, shifted % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let date = day - (153 * month + 2) / 5 + 1;
+    let (month, turn) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let (year, millis) = (era * 400 + year + turn, since.subsec_millis());
+    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{date:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::saliency::Map;
+    use crate::shift::ReferenceOptions;
+    use std::time::Duration;
+
+    #[test]
+    fn times_are_written_as_the_standard_wants() {
+        let at = |s: u64| rfc3339(SystemTime::UNIX_EPOCH + Duration::from_millis(s));
+        assert_eq!(at(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(at(951_782_399_999), "2000-02-28T23:59:59.999Z");
+        assert_eq!(at(951_782_400_000), "2000-02-29T00:00:00.000Z");
+        assert_eq!(at(951_868_800_000), "2000-03-01T00:00:00.000Z");
+        assert_eq!(at(1_798_761_599_000), "2026-12-31T23:59:59.000Z");
+    }
+
+    fn frame(luma: f64) -> FrameScores {
+        let mut scores = FrameScores::empty();
+        scores.set(Channel::LumaMean, luma);
+        scores.set(Channel::Confidence, 0.1);
+        scores
+    }
+
+    #[test]
+    fn the_score_grows_with_the_distance_on_either_side() {
+        let frames: Vec<FrameScores> = (0..101).map(|i| frame(f64::from(i) / 100.0)).collect();
+        let options = ReferenceOptions { independent: true, ..Default::default() };
+        let reference = Reference::build(&frames, &options).unwrap();
+        let of = |luma: f64| score(&reference, &frame(luma));
+        assert_eq!(of(0.5), 0.0);
+        assert!(of(0.4) > 0.0 && (of(0.4) - of(0.6)).abs() < 1e-12);
+        assert!(of(2.0) > of(1.5) && of(1.5) > of(1.0));
+        let mut unsure = frame(0.5);
+        unsure.set(Channel::Confidence, 0.2);
+        let sure = {
+            let mut s = frame(0.5);
+            s.set(Channel::Confidence, 0.0);
+            s
+        };
+        assert!(score(&reference, &unsure) > 10.0, "a check without spread says the most it may");
+        assert_eq!(score(&reference, &sure), 0.0, "surer than ever is not unusual");
+    }
+
+    fn prediction() -> Prediction {
+        Prediction {
+            class: 0,
+            label: "cup".into(),
+            probabilities: vec![0.9, 0.1],
+            logits: vec![2.0, 0.0],
+            confidence: 0.9,
+            prediction_set: None,
+            cam: Map { width: 2, height: 2, values: vec![0.0, 1.0, 2.0, 3.0] },
+            completeness: 0.0,
+            pooled: vec![],
+            projected: None,
+        }
+    }
+
+    fn offer(ring: &mut Ring, score: f64) -> bool {
+        let picture = Picture { width: 3, height: 2, rgb: vec![100; 18] };
+        ring.offer(score, "frame", SystemTime::now(), &picture, &picture, &prediction()).unwrap()
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn the_most_unusual_stay_and_a_restart_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut ring = Ring::open(folder.path(), 2).unwrap();
+        assert!(offer(&mut ring, 1.0) && offer(&mut ring, 3.0) && offer(&mut ring, 2.0));
+        assert!(!offer(&mut ring, 1.5) && !offer(&mut ring, f64::NAN));
+        assert_eq!(names(folder.path()).len(), 6);
+        assert_eq!(names(folder.path())[0], "000002.json");
+
+        // What a kill may leave, and what is someone else's.
+        for left in ["000009.png", "000008.map.png", ".partial-1-1", "000007.json"] {
+            std::fs::write(folder.path().join(left), b"half").unwrap();
+        }
+        std::fs::write(folder.path().join("notes.txt"), b"mine").unwrap();
+        let mut ring = Ring::open(folder.path(), 2).unwrap();
+        assert_eq!(names(folder.path()).len(), 7);
+        assert!(offer(&mut ring, 2.5) && !offer(&mut ring, 2.2));
+        assert_eq!(names(folder.path())[0], "000002.json");
+        assert_eq!(names(folder.path())[3], "000008.json", "numbers are not used again");
+
+        assert_eq!(Ring::open(folder.path(), 1).unwrap().len(), 1, "a smaller ring drops the least unusual");
+        let kept: Entry = serde_json::from_slice(&std::fs::read(folder.path().join("000002.json")).unwrap()).unwrap();
+        assert_eq!((kept.score, kept.predicted.as_str(), kept.schema.as_str()), (3.0, "cup", SCHEMA));
+        assert_eq!(crate::image::read(&folder.path().join("000002.png")).unwrap().width, 3);
+    }
+
+    #[test]
+    fn a_place_that_is_lost_costs_the_frame_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut ring = Ring::open(&folder.path().join("ring"), 2).unwrap();
+        std::fs::remove_dir(folder.path().join("ring")).unwrap();
+        let picture = Picture { width: 3, height: 2, rgb: vec![100; 18] };
+        let failed = ring.offer(1.0, "frame", SystemTime::now(), &picture, &picture, &prediction());
+        assert_eq!(failed.unwrap_err().exit_code(), 73);
+        assert!(ring.is_empty());
+    }
+
+    #[test]
+    fn large_frames_are_reduced() {
+        let picture = Picture { width: 3000, height: 10, rgb: vec![7; 90_000] };
+        let small = reduced(&picture);
+        assert_eq!((small.width, small.height), (1024, 3));
+    }
+}
