@@ -393,6 +393,7 @@ fn the_most_unusual_frames_are_kept_within_bounds() {
 }
 
 /// HTTP over a plain socket: the body of an answer.
+#[cfg(feature = "serve")]
 fn ask(address: &str, method: &str, path: &str, body: &[u8]) -> String {
     let mut stream = std::net::TcpStream::connect(address).unwrap();
     let head = format!(

@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Frames between two saves while nothing changes.
 const SAVE_EVERY: u64 = 64;
@@ -24,6 +24,8 @@ const SAVE_EVERY: u64 = 64;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Frames whose pictures are kept for the live page.
 pub const SHOWN: usize = 12;
+/// Time between two frames shown, once there are so many: a browser has to fetch their pictures before they go.
+const SHOW_EVERY: Duration = Duration::from_millis(400);
 /// Frames whose evidence is kept for the live page.
 const DRAWN: usize = 600;
 /// Alarms kept for the live page.
@@ -61,8 +63,12 @@ pub struct Rang {
 /// What the live page shows of the past.
 #[derive(Default)]
 pub struct View {
-    /// Latest frames, the newest last.
+    /// Latest frames, the newest last; of those that come fast a few.
     pub frames: VecDeque<Arc<Frame>>,
+    /// State after the latest frame, shown or not.
+    state: Option<State>,
+    /// When a frame was last taken in.
+    showed: Option<Instant>,
     /// Merged log evidence after each frame, the newest last.
     pub evidence: VecDeque<(u64, f64)>,
     /// Alarms, the newest last.
@@ -130,18 +136,13 @@ impl Watcher {
         let now = &seen.observation;
         self.metrics.monitor(now, seen.guarantee);
         let mut view = lock(&self.view);
-        let changed = view.frames.back().is_none_or(|f| f.state != now.state);
-        let frame = Frame {
-            number: now.raw_frames,
-            picture: picture.clone(),
-            map: prediction.cam.clone(),
-            label: prediction.label.clone(),
-            confidence: prediction.confidence,
-            set: prediction.prediction_set.clone(),
-            state: now.state,
-            at: SystemTime::now(),
-        };
-        push(&mut view.frames, Arc::new(frame), SHOWN);
+        let changed = view.state.replace(now.state) != Some(now.state);
+        let rested = view.showed.is_none_or(|showed| showed.elapsed() >= SHOW_EVERY);
+        if changed || rested || view.frames.len() < SHOWN {
+            view.showed = Some(Instant::now());
+            let frame = Arc::new(shown(picture, prediction, now));
+            push(&mut view.frames, frame, SHOWN);
+        }
         push(&mut view.evidence, (now.raw_frames, now.log_r), DRAWN);
         push(&mut view.took, took, DRAWN);
         let rings = now.alarm.as_ref().filter(|_| seen.rings);
@@ -235,6 +236,19 @@ impl Watcher {
                 self.trouble(error);
             }
         }
+    }
+}
+
+fn shown(picture: &Picture, prediction: &Prediction, now: &Observation) -> Frame {
+    Frame {
+        number: now.raw_frames,
+        picture: picture.clone(),
+        map: prediction.cam.clone(),
+        label: prediction.label.clone(),
+        confidence: prediction.confidence,
+        set: prediction.prediction_set.clone(),
+        state: now.state,
+        at: SystemTime::now(),
     }
 }
 

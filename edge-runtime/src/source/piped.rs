@@ -1,6 +1,6 @@
-//! A stream of bytes whose form is told or found out: a list of paths, JPEG pictures, or raw frames.
+//! A stream of bytes whose form is told or found out: a list of paths, encoded pictures, or raw frames.
 
-use super::{Item, Jpegs, List, Raw, RawFormat, Source, Stop};
+use super::{Item, List, Pictures, Raw, RawFormat, Source, Stop};
 use std::io::{Cursor, ErrorKind, Read};
 
 /// What a stream of bytes holds.
@@ -8,19 +8,19 @@ use std::io::{Cursor, ErrorKind, Read};
 pub enum Form {
     /// Paths of JPEG and PNG files, one a line.
     List,
-    /// JPEG pictures one after the other, with anything in between.
-    Jpegs,
+    /// JPEG or PNG pictures one after the other, with anything in between.
+    Pictures,
     /// Raw frames; never found out, always told.
     Raw(RawFormat),
 }
 
 impl Form {
     /// The form that a stream begins with. Text without control bytes is a list, unless it is the boundary of a multipart
-    /// message; everything else is searched for JPEG pictures.
+    /// message; everything else is searched for pictures.
     pub fn of(beginning: &[u8]) -> Self {
         let control = |b: &u8| b.is_ascii_control() && !matches!(b, b'\n' | b'\r' | b'\t');
         let text = !beginning.iter().any(control) && !beginning.contains(&0xff);
-        if text && !beginning.starts_with(b"--") { Self::List } else { Self::Jpegs }
+        if text && !beginning.starts_with(b"--") { Self::List } else { Self::Pictures }
     }
 }
 
@@ -61,7 +61,7 @@ impl Piped {
         let whole = Cursor::new(beginning).chain(reader);
         match form {
             Form::List => Box::new(List::new(whole)),
-            Form::Jpegs => Box::new(Jpegs::new(whole, &self.origin, self.live)),
+            Form::Pictures => Box::new(Pictures::new(whole, &self.origin, self.live)),
             Form::Raw(format) => Box::new(Raw::new(whole, format, &self.origin, self.live)),
         }
     }

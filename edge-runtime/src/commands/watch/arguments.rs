@@ -10,7 +10,7 @@ use std::time::Duration;
 enum Input {
     /// Paths of JPEG and PNG files, one a line.
     List,
-    /// JPEG pictures one after the other, with anything in between.
+    /// JPEG or PNG pictures one after the other, with anything in between.
     Mjpeg,
 }
 
@@ -51,7 +51,7 @@ impl SourceArgs {
     pub fn options(&self) -> Options {
         let named = self.input.map(|input| match input {
             Input::List => Form::List,
-            Input::Mjpeg => Form::Jpegs,
+            Input::Mjpeg => Form::Pictures,
         });
         Options {
             follow: self.follow,

@@ -226,7 +226,8 @@ mod tests {
         let said = camera.next(&stop);
         assert!(matches!(&said, Some(Item::Trouble(e)) if e.to_string().contains("gone")), "{said:?}");
         let after = frame(camera.next(&stop));
-        assert_eq!((after.name.as_str(), after.picture().unwrap().rgb[0]), ("/dev/video9#3", 5));
+        assert_eq!(after.name, "/dev/video9#3");
+        assert_eq!(after.picture().unwrap().rgb[0], 5);
         stop.set();
         assert!(camera.next(&stop).is_none());
     }
