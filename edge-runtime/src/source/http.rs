@@ -76,10 +76,30 @@ fn decoded(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
+/// How far the body of an answer is.
+enum Body {
+    /// To the end of the connection.
+    Endless,
+    /// So many bytes more.
+    Counted(u64),
+    /// Chunk by chunk.
+    Chunked(Chunked),
+}
+
+impl Body {
+    fn over(&self) -> bool {
+        match self {
+            Self::Endless => false,
+            Self::Counted(left) => *left == 0,
+            Self::Chunked(chunked) => chunked.over(),
+        }
+    }
+}
+
 /// An answer under way.
 struct Connection {
     stream: TcpStream,
-    chunked: Option<Chunked>,
+    body: Body,
     /// One picture and no stream of them: asked for again and again.
     single: bool,
     /// Body bytes that came with the head.
@@ -132,23 +152,28 @@ impl Http {
     /// More of the body into the splitter; an error when the connection is over.
     fn read(&mut self, stop: &Stop) -> std::result::Result<(), String> {
         let Some(connection) = &mut self.connection else { return Ok(()) };
+        if connection.body.over() {
+            return Err("it ended its answer".into());
+        }
         let mut bytes = std::mem::take(&mut connection.begun);
         if bytes.is_empty() {
             bytes.resize(64 << 10, 0);
             let read = patient(&mut connection.stream, &mut bytes, self.stall, stop)?;
             bytes.truncate(read);
         }
-        match &mut connection.chunked {
-            None => self.splitter.push(&bytes),
-            Some(chunked) => {
+        match &mut connection.body {
+            Body::Endless => self.splitter.push(&bytes),
+            Body::Counted(left) => {
+                bytes.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
+                *left -= bytes.len() as u64;
+                self.splitter.push(&bytes);
+            }
+            Body::Chunked(chunked) => {
                 let mut data = Vec::new();
                 if !chunked.take(&bytes, &mut data) {
                     return Err("its answer is garbled".into());
                 }
                 self.splitter.push(&data);
-                if chunked.over() && data.is_empty() {
-                    return Err("it ended its answer".into());
-                }
             }
         }
         Ok(())
@@ -262,8 +287,14 @@ fn ask(
     if kind.starts_with("text/") || kind.starts_with("application/json") {
         return Err(format!("it answers with {kind}, which is no stream of pictures"));
     }
-    let chunked = field("transfer-encoding").is_some_and(|v| v.contains("chunked")).then(Chunked::new);
-    Ok(Connection { stream, chunked, single: kind.starts_with("image/"), begun: bytes.split_off(end + 4) })
+    let chunked = field("transfer-encoding").is_some_and(|v| v.contains("chunked"));
+    let length = field("content-length").and_then(|v| v.parse().ok());
+    let body = match (chunked, length) {
+        (true, _) => Body::Chunked(Chunked::new()),
+        (false, Some(length)) => Body::Counted(length),
+        (false, None) => Body::Endless,
+    };
+    Ok(Connection { stream, body, single: kind.starts_with("image/"), begun: bytes.split_off(end + 4) })
 }
 
 /// A read that waits as long as `stall`, or until the wish to end.
