@@ -2,7 +2,6 @@
 
 use super::super::monitor::milliseconds;
 use excon_edge::source::{Form, Limits, Options, RawFormat};
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// What a stream of bytes holds.
@@ -17,9 +16,6 @@ enum Input {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Source")]
 pub struct SourceArgs {
-    /// Folder of JPEG or PNG frames, `-` for standard input, a file or named pipe, http://HOST/…, or a video device
-    #[arg(value_name = "SOURCE")]
-    pub source: PathBuf,
     /// Go on with frames that come into the folder later
     #[arg(long)]
     pub follow: bool,

@@ -51,19 +51,22 @@ Exit codes: 0 done (also by a signal, where the source has no end), 1 an alarm s
 pub struct Watch {
     #[command(flatten)]
     bundle: BundleArgs,
+    /// Folder of JPEG or PNG frames, `-` for standard input, a file or named pipe, http://HOST/…, or a video device
+    #[arg(value_name = "SOURCE")]
+    source: PathBuf,
     #[command(flatten)]
-    source: SourceArgs,
+    taken: SourceArgs,
     /// Show frames, maps and evidence live in the terminal; elsewhere than in one, lines
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     view: bool,
     /// Once an alarm rings, run this by `sh -c`, with the alarm as JSON on its standard input; 30 s at most
-    #[arg(long, value_name = "COMMAND")]
+    #[arg(long, value_name = "COMMAND", help_heading = "Output")]
     on_alarm: Option<String>,
     /// Keep the most unusual frames with their maps in this folder [default for `active`: unusual/ below the root]
-    #[arg(long, value_name = "FOLDER", num_args = 0..=1)]
+    #[arg(long, value_name = "FOLDER", num_args = 0..=1, help_heading = "Output")]
     keep_unusual: Option<Option<PathBuf>>,
     /// How many of them
-    #[arg(long, value_name = "K", default_value_t = 16, requires = "keep_unusual",
+    #[arg(long, value_name = "K", default_value_t = 16, requires = "keep_unusual", help_heading = "Output",
           value_parser = clap::value_parser!(u16).range(1..=9999))]
     keep: u16,
     #[command(flatten)]
@@ -105,9 +108,9 @@ pub fn run(settings: &Watch, output: &mut Output) -> std::result::Result<Verdict
     let state = settings.bundle.state(settings.monitor.state.as_deref(), &bundle);
     let engine = predictor.engine().name();
     let keeper = Arc::new(Keeper::open(bundle.clone(), engine, state.as_deref(), settings.monitor.overrides())?);
-    let place = Place::of(&settings.source.source)?;
+    let place = Place::of(&settings.source)?;
     let after = place.folder().and_then(|folder| goes_on(&keeper, folder));
-    let source = place.open(&settings.source.options(), after.as_deref())?;
+    let source = place.open(&settings.taken.options(), after.as_deref())?;
     let ring = settings.ring()?;
     // Told once, before any work: a place that cannot be written is no reason to lose a day's frames.
     keeper.save()?;
@@ -122,10 +125,10 @@ pub fn run(settings: &Watch, output: &mut Output) -> std::result::Result<Verdict
     let manifest = &bundle.manifest;
     show.note(format_args!("watching {what}{place} with {} version {}", manifest.name, manifest.version));
 
-    let feed = Feed::start(source, settings.source.limits(), stop.clone())?;
+    let feed = Feed::start(source, settings.taken.limits(), stop.clone())?;
     let mut watching = Watching {
         next: settings.next(),
-        follow: settings.source.follow,
+        follow: settings.taken.follow,
         in_folder: place.folder().is_some(),
         feed,
         stop,
