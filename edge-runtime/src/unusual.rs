@@ -10,6 +10,7 @@ use crate::predictor::Prediction;
 use crate::shift::{Channel, FrameScores, Reference, Sides};
 use crate::{Error, Result, file, page};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -63,6 +64,59 @@ pub struct Entry {
     pub frame: String,
 }
 
+/// An entry that is there.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Kept {
+    /// Its number.
+    pub number: u64,
+    /// The file of its frame.
+    pub picture: PathBuf,
+    /// SHA-256 of that file, lower-case hex.
+    pub sha256: String,
+    /// What its JSON says.
+    #[serde(flatten)]
+    pub entry: Entry,
+}
+
+impl Kept {
+    /// The bytes of the frame's file.
+    ///
+    /// # Errors
+    /// [`Error::Read`], also when it has gone meanwhile.
+    pub fn read(&self) -> Result<Vec<u8>> {
+        std::fs::read(&self.picture).map_err(|source| Error::Read { path: self.picture.clone(), source })
+    }
+}
+
+/// The whole entries of a folder, by number; none where there is no such folder. Nothing is changed, so that a watch may be
+/// writing there.
+///
+/// # Errors
+/// [`Error::Read`] when the folder cannot be listed.
+pub fn list(folder: &Path) -> Result<Vec<Kept>> {
+    let failed = |source| Error::Read { path: folder.into(), source };
+    let mut numbers = Vec::new();
+    match std::fs::read_dir(folder) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(failed(e)),
+        Ok(entries) => {
+            for entry in entries {
+                let name = entry.map_err(failed)?.file_name();
+                numbers.extend(number(&name.to_string_lossy(), ".json"));
+            }
+        }
+    }
+    numbers.sort_unstable();
+    let kept = |number| {
+        let (entry, picture) = (read(folder, number)?, path(folder, number, ".png"));
+        // Dropped for a more unusual one while we look: no longer there.
+        let bytes = std::fs::read(&picture).ok()?;
+        let sha256 = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
+        Some(Kept { number, picture, sha256, entry })
+    };
+    Ok(numbers.into_iter().filter_map(kept).collect())
+}
+
 /// The folder with its entries. See the module's first paragraph.
 pub struct Ring {
     folder: PathBuf,
@@ -88,7 +142,7 @@ impl Ring {
         }
         for number in names.iter().filter_map(|n| number(n, ".json")) {
             ring.next = ring.next.max(number + 1);
-            if let Some(entry) = ring.read(number) {
+            if let Some(entry) = read(folder, number) {
                 ring.entries.insert(number, entry.score);
             }
         }
@@ -186,19 +240,23 @@ impl Ring {
         Ok(())
     }
 
-    /// None of what is no entry, or has lost one of its pictures.
-    fn read(&self, number: u64) -> Option<Entry> {
-        let path = self.path(number, ".json");
-        let small = std::fs::metadata(&path).is_ok_and(|m| m.len() <= LARGEST_JSON);
-        let bytes = if small { std::fs::read(&path).ok()? } else { return None };
-        let entry: Entry = serde_json::from_slice(&bytes).ok()?;
-        let whole = [".png", ".map.png"].iter().all(|ending| self.path(number, ending).is_file());
-        (entry.schema == SCHEMA && !entry.score.is_nan() && whole).then_some(entry)
-    }
-
     fn path(&self, number: u64, ending: &str) -> PathBuf {
-        self.folder.join(format!("{number:06}{ending}"))
+        path(&self.folder, number, ending)
     }
+}
+
+fn path(folder: &Path, number: u64, ending: &str) -> PathBuf {
+    folder.join(format!("{number:06}{ending}"))
+}
+
+/// None of what is no entry, or has lost one of its pictures.
+fn read(folder: &Path, number: u64) -> Option<Entry> {
+    let json = path(folder, number, ".json");
+    let small = std::fs::metadata(&json).is_ok_and(|m| m.len() <= LARGEST_JSON);
+    let bytes = if small { std::fs::read(&json).ok()? } else { return None };
+    let entry: Entry = serde_json::from_slice(&bytes).ok()?;
+    let whole = [".png", ".map.png"].iter().all(|ending| path(folder, number, ending).is_file());
+    (entry.schema == SCHEMA && !entry.score.is_nan() && whole).then_some(entry)
 }
 
 /// The number in `NNNNNN` and an ending; six digits or, far later, more.
@@ -319,6 +377,10 @@ mod tests {
             std::fs::write(folder.path().join(left), b"half").unwrap();
         }
         std::fs::write(folder.path().join("notes.txt"), b"mine").unwrap();
+        let listed = list(folder.path()).unwrap();
+        assert_eq!(listed.iter().map(|kept| kept.number).collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(listed[0].read().unwrap(), std::fs::read(folder.path().join("000002.png")).unwrap());
+        assert!(list(&folder.path().join("none")).unwrap().is_empty());
         let mut ring = Ring::open(folder.path(), 2).unwrap();
         assert_eq!(names(folder.path()).len(), 7);
         assert!(offer(&mut ring, 2.5) && !offer(&mut ring, 2.2));

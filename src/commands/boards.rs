@@ -2,12 +2,12 @@
 
 use super::flash::Reach;
 use crate::failure::{Failure, Result};
-use crate::terminal::{self, Format};
+use crate::terminal::{self, Format, Progress};
 use clap::{Args, Subcommand};
-use excon_boards::{fleet, profiles};
+use excon_boards::{collect, fleet, profiles};
 use excon_edge::board::Profile;
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Lists the kinds of boards, and asks a fleet what runs where
 #[derive(Debug, Args)]
@@ -15,7 +15,8 @@ use std::path::PathBuf;
 Examples:
   excon boards list
   excon boards profile jetson-orin-nano > orin.toml       a start for one of your own, and what doctor compares with
-  excon boards status --to camera-1 --to camera-2")]
+  excon boards status --to camera-1 --to camera-2
+  excon boards collect --to camera-1 --out unusual        the frames that camera-1 found most unusual, to sort and train on")]
 pub struct Boards {
     #[command(subcommand)]
     command: Command,
@@ -42,6 +43,18 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         state: Option<String>,
     },
+    /// Brings the unusual frames that boards kept (`watch --keep-unusual`) home, a folder a predicted class; what is here
+    /// already is not sent again
+    Collect {
+        #[command(flatten)]
+        reach: Reach,
+        /// Folder of the kept frames there [default: ROOT/unusual]
+        #[arg(long, value_name = "DIR")]
+        folder: Option<String>,
+        /// Where they go
+        #[arg(long, value_name = "DIR", default_value = "unusual")]
+        out: PathBuf,
+    },
 }
 
 impl Boards {
@@ -61,6 +74,7 @@ impl Boards {
                 }
             }
             Command::Status { reach, state } => status(reach, state.as_deref(), format),
+            Command::Collect { reach, folder, out } => bring(reach, folder.as_deref(), out, format),
         }
     }
 }
@@ -135,6 +149,43 @@ fn status(reach: &Reach, state: Option<&str>, format: Format) -> Result<()> {
         });
     }
     Ok(())
+}
+
+/// One board after another: they write into the same folder.
+fn bring(reach: &Reach, folder: Option<&str>, out: &Path, format: Format) -> Result<()> {
+    let (mut lines, mut table, mut failed) = (Vec::new(), Vec::new(), None);
+    for board in reach.boards()? {
+        let progress = Progress::start("collect", 0);
+        let collected = collect::collect(&board, folder, out, &mut |here, all| {
+            progress.say(&format!("{}: {here} of {all} frames are here", board.address), false);
+        });
+        match collected {
+            Ok(c) => {
+                progress.finish(&format!("{}: {} new frames, {} were here", board.address, c.new, c.known));
+                table.push(vec![board.address.clone(), c.new.to_string(), c.known.to_string(), String::new()]);
+                lines.push(json!({ "board": board.address, "collected": c }));
+            }
+            Err(e) => {
+                table.push(vec![board.address.clone(), String::new(), String::new(), e.to_string()]);
+                lines.push(json!({ "board": board.address, "error": e.to_string() }));
+                failed = Some(e);
+            }
+        }
+    }
+    if format == Format::Json {
+        terminal::json(&json!({ "schema": "excon.collected/1", "out": out, "boards": lines }))?;
+    } else {
+        table.insert(0, ["", "new", "here before", ""].map(String::from).to_vec());
+        terminal::table("lrrl", &table)?;
+    }
+    match failed {
+        Some(e) => Err(Failure { code: e.exit_code(), message: e.to_string() }),
+        None if format == Format::Json => Ok(()),
+        None => terminal::next(&[
+            format!("sort {}: its folders are what was predicted, not what is true", out.display()),
+            "excon train --data PHOTOS --out RUN, with these among the photographs".into(),
+        ]),
+    }
 }
 
 /// What is wrong with a board that answered.

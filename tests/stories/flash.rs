@@ -216,6 +216,43 @@ fn a_connection_that_never_lasts_is_given_up_and_what_came_is_kept() {
 }
 
 #[test]
+fn unusual_frames_come_home_once_and_in_folders() {
+    let Some(board) = Board::start() else { return };
+    board.bundle("one", 1);
+    board.excon("root", &["flash", "one.excon", "--to", "camera-1"]).expect(0);
+    let frames = board.path("frames");
+    fs::create_dir(&frames).unwrap();
+    for seed in 0..20 {
+        let brightness = if seed % 4 == 0 { 0.9 } else { 0.5 };
+        fs::write(frames.join(format!("{seed:02}.png")), tiny::png(&tiny::picture(seed, brightness))).unwrap();
+    }
+    let root = board.path("root");
+    let watch = ["watch", "active", "frames", "--root", "root", "--keep-unusual", "--keep", "3", "--independent"];
+    let watched = excon_edge(board.folder.path(), &watch);
+    assert!(watched.code <= 1, "{}", watched.stderr);
+    let listed = excon_edge(board.folder.path(), &["unusual", "--root", "root", "--format", "json"]).expect(0);
+    assert_eq!(listed.stdout.lines().count(), 3, "{}", listed.stdout);
+
+    let collect = ["boards", "collect", "--to", "camera-1", "--out", "home", "--format", "json"];
+    let come = |run: Run| run.json()["boards"][0]["collected"].clone();
+    let first = come(board.excon("root", &collect).expect(0));
+    assert_eq!((&first["new"], &first["known"]), (&3.into(), &0.into()));
+    let second = come(board.excon("root", &collect).expect(0));
+    assert_eq!((&second["new"], &second["known"]), (&0.into(), &3.into()));
+    let notes = fs::read_to_string(board.path("home/collected.jsonl")).unwrap();
+    assert_eq!(notes.lines().count(), 3);
+    for note in notes.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
+        let file = board.path("home").join(note["file"].as_str().unwrap());
+        assert_eq!(file.parent().unwrap().file_name().unwrap().to_str(), note["predicted"].as_str());
+        let number = note["number"].as_u64().unwrap();
+        let kept = fs::read(root.join(format!("unusual/{number:06}.png"))).unwrap();
+        assert_eq!(fs::read(file).unwrap(), kept);
+    }
+    let none = come(board.excon("empty", &collect).expect(0));
+    assert_eq!((&none["new"], &none["known"]), (&0.into(), &0.into()));
+}
+
+#[test]
 fn a_fleet_stops_at_the_first_board_that_is_not_well() {
     let Some(board) = Board::start() else { return };
     board.bundle("one", 1);

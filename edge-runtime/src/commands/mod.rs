@@ -20,6 +20,7 @@ mod rollback;
 mod serve;
 mod shadow;
 mod status;
+mod unusual;
 mod watch;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -71,6 +72,8 @@ enum Command {
     Receive(receive::Receive),
     /// Show what is installed, what a bundle holds, the monitor's state, and what is promised under which conditions
     Status(status::Status),
+    /// List the most unusual frames that `watch --keep-unusual` has kept
+    Unusual(unusual::Unusual),
     /// Look at this board: what is not as it should be, why it matters, what mends it
     Doctor(doctor::Doctor),
     /// Answer the alarm that stands: the evidence starts from zero again
@@ -138,6 +141,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Rollback(settings) => rollback::run(&settings, &mut output),
         Command::Receive(settings) => receive::run(&settings),
         Command::Status(settings) => status::run(&settings, &mut output),
+        Command::Unusual(settings) => unusual::run(&settings, &mut output),
         Command::Doctor(settings) => doctor::run(&settings, &mut output),
         Command::Acknowledge(settings) => acknowledge::run(&settings, &mut output),
         Command::Completions { shell } => completions(shell),
