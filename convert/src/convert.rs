@@ -12,7 +12,7 @@ use crate::select::select;
 use crate::source::Source;
 use crate::{Error, Result, export, onnx, seal};
 use excon_edge::bundle::{Bundle, Precision};
-use excon_edge::engine::{self, Engine};
+use excon_edge::engine::{self, Engine, tensorrt};
 use excon_edge::file::replace;
 use excon_edge::fit::{self, FitOptions, FitReport, Labelled, Pictures};
 use excon_edge::predictor::Parts;
@@ -33,27 +33,50 @@ const LAYER_PICTURES: usize = 16;
 
 /// What a model is converted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub enum Target {
-    /// Any CPU, by tract.
+    /// Any CPU: the int8 kernels, or tract.
+    #[serde(rename = "cpu")]
     Cpu,
+    /// TensorRT on a graphics unit that computes with 8-bit integers.
+    #[serde(rename = "tensorrt")]
+    TensorRt,
+    /// TensorRT in 16-bit float, for graphics units without: the Jetson Nano's and the TX2's. The file itself stays float.
+    #[serde(rename = "tensorrt-fp16")]
+    TensorRtHalf,
 }
 
 impl Target {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Cpu, Self::TensorRt, Self::TensorRtHalf];
+
     /// Name as in manifests and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Cpu => "cpu",
+            Self::TensorRt => tensorrt::NAME,
+            Self::TensorRtHalf => tensorrt::HALF_TARGET,
         }
     }
-}
 
-impl Target {
+    /// The numeric form it is made for.
+    pub fn precision(self) -> Precision {
+        match self {
+            Self::Cpu | Self::TensorRt => Precision::Int8,
+            Self::TensorRtHalf => Precision::Float,
+        }
+    }
+
     /// How its engine lets codes be used.
     fn codes(self) -> Codes {
         match self {
             Self::Cpu => Codes::Full,
+            Self::TensorRt | Self::TensorRtHalf => Codes::Symmetric,
         }
+    }
+
+    /// Whether the engine that will run exists only on the board, so that constants have to be fitted there again.
+    fn is_built_on_board(self) -> bool {
+        self != Self::Cpu
     }
 }
 
@@ -61,12 +84,9 @@ impl std::str::FromStr for Target {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        match name {
-            "cpu" => Ok(Self::Cpu),
-            other => {
-                Err(Error::Setting { name: "target".into(), reason: format!("{other:?} is not known; use `cpu`") })
-            }
-        }
+        let found = Self::ALL.into_iter().find(|target| target.name() == name);
+        let reason = || format!("{name:?} is not known; use `cpu`, `tensorrt` or `tensorrt-fp16`");
+        found.ok_or_else(|| Error::Setting { name: "target".into(), reason: reason() })
     }
 }
 
@@ -91,7 +111,7 @@ pub struct Options {
     pub allowed: Allowed,
     /// Constants.
     pub fit: FitOptions,
-    /// Whether the validation pictures travel in the bundle, for a re-fit on another engine.
+    /// Whether the validation pictures travel in the bundle, for a re-fit on another engine. For TensorRT they always do.
     pub ship_calibration: bool,
 }
 
@@ -170,6 +190,10 @@ pub fn convert(
 ) -> Result<Conversion> {
     let started = Instant::now();
     let form = options.form()?;
+    if target == Target::TensorRtHalf && options.precision == Precision::Int8 {
+        let reason = "a graphics unit without 8-bit integers cannot run int8; use `float`, or another target";
+        return Err(Error::Setting { name: "precision".into(), reason: reason.into() });
+    }
     let mut notes = check_data(source, data)?;
     let (fit_half, rank_half) = split_validation(&data.validation, source.seed);
     let (fit_half, rank_half) = (data.validation.subset(&fit_half), data.validation.subset(&rank_half));
@@ -225,7 +249,8 @@ pub fn convert(
                 precision: options.precision,
                 budget: budget.iter().map(|line| line.item.clone()).collect(),
             };
-            let shipped = options.ship_calibration.then_some((&fit_half, &rank_half));
+            let ship = options.ship_calibration || target.is_built_on_board();
+            let shipped = ship.then_some((&fit_half, &rank_half));
             let sealed = seal::seal(&options.out, source, &about, model.clone(), &fitted, &data.validation, shipped)?;
             (Some(sealed), Some(fitted.report))
         }

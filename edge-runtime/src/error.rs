@@ -73,6 +73,14 @@ pub enum Error {
         /// What happened.
         reason: String,
     },
+    /// What an inference engine needs is not on this machine.
+    #[error("engine {engine} is not available: {reason}")]
+    Unavailable {
+        /// Which engine.
+        engine: String,
+        /// What is missing, and what to do.
+        reason: String,
+    },
     /// The saved state of a monitor cannot be used.
     #[error("cannot use monitor state {path}: {reason}. Move it away to start a fresh monitor")]
     State {
@@ -136,7 +144,7 @@ impl Error {
             Self::Write { .. } => 73,
             Self::Engine { .. } => 70,
             Self::Service { .. } | Self::Source { .. } => 64,
-            Self::Listen { .. } | Self::Unreachable { .. } => 69,
+            Self::Listen { .. } | Self::Unreachable { .. } | Self::Unavailable { .. } => 69,
         }
     }
 }

@@ -15,9 +15,12 @@ mod fixture;
 pub mod image;
 pub mod keeper;
 pub mod kernel;
+#[cfg(feature = "tract")]
+pub mod opener;
 pub mod page;
 pub mod predictor;
 pub mod probability;
+pub mod refit;
 pub mod saliency;
 #[cfg(feature = "serve")]
 pub mod serve;

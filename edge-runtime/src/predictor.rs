@@ -4,7 +4,7 @@
 //! A predictor made from a bundle has proved itself first: the golden inputs gave the golden outputs, and
 //! `mean(CAM) + bias = logit` held for every class. The same check runs on every prediction.
 
-use crate::bundle::{Bundle, Conformal, Precision, ProjectionHead};
+use crate::bundle::{Bundle, Conformal, ProjectionHead};
 use crate::engine::{Engine, Outputs};
 use crate::image::{Picture, Preprocess};
 use crate::probability::{argmax, conformal, softmax};
@@ -17,15 +17,6 @@ use std::sync::Arc;
 
 /// Largest completeness residual `|mean(CAM) + b − logit| / (1 + |logit|)` of an engine whose head runs in f32.
 pub const COMPLETENESS_TOLERANCE: f64 = 1e-4;
-
-/// Largest `|logit − golden| / (1 + |golden|)`. Int8 leaves room for activations that lie on a rounding border: another
-/// instruction set sums in another order, and then they fall to the neighbouring code.
-fn golden_tolerance(precision: Precision) -> f64 {
-    match precision {
-        Precision::Float => 1e-3,
-        Precision::Int8 => 0.1,
-    }
-}
 
 /// Normalised saliency above which a pixel stays in the masked picture (the threshold ExCon trains with).
 const KEEP_ABOVE: f32 = 0.5;
@@ -156,7 +147,7 @@ impl Predictor {
         let (manifest, golden) = (&bundle.manifest, &bundle.golden);
         let engine = self.parts.engine.name();
         let outputs = self.parts.engine.run(&golden.inputs)?;
-        let limit = golden_tolerance(manifest.precision);
+        let limit = self.parts.engine.golden_tolerance(manifest.precision);
         for (index, (logit, wanted)) in outputs.logits.iter().zip(&golden.logits).enumerate() {
             let off = f64::from((logit - wanted).abs()) / (1.0 + f64::from(wanted.abs()));
             if off.is_nan() || off > limit {

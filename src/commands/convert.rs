@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 #[command(after_help = "\
 Examples:
   excon convert runs/trashnet --data trashnet --target cpu --out trashnet.excon
+  excon convert runs/trashnet --target tensorrt --out trashnet.excon
   excon convert runs/trashnet --out trashnet-float.onnx --precision float
   excon convert resnet18.onnx --data photographs/ --preprocess imagenet --out photographs.excon
 
@@ -40,15 +41,16 @@ pub struct Convert {
     /// Class names of an ONNX file, one a line, in the order of its outputs [default: the data set's order]
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
-    /// What it is made for: cpu
+    /// What it is made for: cpu, tensorrt (8-bit integers on a Jetson from Xavier on, or a workstation), or tensorrt-fp16
+    /// (Jetson Nano and TX2, which have none)
     #[arg(long, default_value = "cpu")]
     target: Target,
     /// Result: FILE.excon (bundle) or FILE.onnx (network alone)
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Numeric form of the convolutions
-    #[arg(long, value_enum, default_value = "int8")]
-    precision: Form,
+    /// Numeric form of the convolutions [default: what the target is made for]
+    #[arg(long, value_enum)]
+    precision: Option<Form>,
     /// Model name [default: the data set's]
     #[arg(long)]
     name: Option<String>,
@@ -61,7 +63,7 @@ pub struct Convert {
     /// ECE that int8 may lose, as a fraction
     #[arg(long, value_name = "LOSS", default_value_t = excon_convert::compare::Allowed::default().ece_loss)]
     ece_budget: f64,
-    /// Put the validation pictures into the bundle, so that a board can fit its constants again
+    /// Put the validation pictures into the bundle, so that a board can fit its constants again; for tensorrt they always are
     #[arg(long)]
     ship_calibration: bool,
 }
@@ -77,7 +79,11 @@ impl Convert {
     pub fn run(&self, format: Format) -> Result<()> {
         let (source, named, data) = self.source()?;
         let mut options = Options::new(&self.out);
-        options.precision = if self.precision == Form::Int8 { Precision::Int8 } else { Precision::Float };
+        options.precision = match self.precision {
+            None => self.target.precision(),
+            Some(Form::Int8) => Precision::Int8,
+            Some(Form::Float) => Precision::Float,
+        };
         options.name.clone_from(&self.name);
         options.version = self.version;
         options.allowed.accuracy_loss = self.accuracy_budget;
@@ -183,11 +189,12 @@ impl Convert {
         }
         let out = r.path.display();
         terminal::next(&if r.digest.is_some() {
-            vec![
-                format!("excon inspect {out}"),
-                format!("excon evaluate {out} --data {data}"),
-                format!("excon-edge watch {out} FOLDER --state STATE"),
-            ]
+            let mut next = vec![format!("excon inspect {out}"), format!("excon evaluate {out} --data {data}")];
+            if r.target != Target::Cpu {
+                next.push(format!("excon-edge tensorrt build {out}     (on the board)"));
+            }
+            next.push(format!("excon-edge watch {out} FOLDER --state STATE"));
+            next
         } else {
             let fed = if self.preprocess.is_some() { " --preprocess HOW" } else { "" };
             vec![format!("excon convert {} --data {data}{fed} --target cpu --out {out}.excon", self.model.display())]

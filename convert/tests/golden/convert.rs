@@ -4,6 +4,8 @@ use crate::common::*;
 use excon_convert::compare::Verdict;
 use excon_convert::{Error, Options, Source, Step, Target, convert, export, onnx, probe::Probe, quantize};
 use excon_edge::bundle::{Bundle, Precision};
+use excon_edge::engine::tract::TractEngine;
+use excon_edge::engine::{Engine, tensorrt};
 use excon_edge::image::Preprocess;
 use excon_edge::predictor::Predictor;
 use excon_edge::shift::Channel;
@@ -148,6 +150,29 @@ fn a_model_alone_is_written_and_onnx_runtime_agrees() {
 }
 
 #[test]
+fn bundles_for_tensorrt_carry_what_a_board_needs_to_build_and_fit() {
+    let folder = tempfile::tempdir().unwrap();
+    for (target, precision) in [(Target::TensorRt, Precision::Int8), (Target::TensorRtHalf, Precision::Float)] {
+        let out = folder.path().join(format!("{}.excon", target.name()));
+        let options = Options { precision, ..options(&out) };
+        convert(&source(), data(), target, &options, &mut |_| ()).unwrap();
+        let bundle = Bundle::open(&out).unwrap();
+        assert_eq!((bundle.manifest.target.as_str(), bundle.manifest.precision), (target.name(), precision));
+        let (fit, rank) = bundle.calibration.as_ref().unwrap().halves();
+        assert_eq!(fit.labels.len() + rank.labels.len(), data().validation.len());
+
+        // In the form for TensorRT's parser it computes the same, to the bit.
+        let master = tensorrt::Master::new(&bundle.model).unwrap();
+        assert_eq!(master.int8, precision == Precision::Int8);
+        let run = |model: &[u8]| TractEngine::from_onnx(model, "model").unwrap().run(&bundle.golden.inputs).unwrap();
+        assert_eq!(run(&bundle.model), run(&master.bytes));
+    }
+    let int8 = options(&folder.path().join("x.excon"));
+    let error = convert(&source(), data(), Target::TensorRtHalf, &int8, &mut |_| ()).unwrap_err();
+    assert!(error.exit_code() == 64 && error.to_string().contains("8-bit"), "{error}");
+}
+
+#[test]
 fn what_does_not_fit_is_refused_and_nothing_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("x.excon");
@@ -169,6 +194,7 @@ fn what_does_not_fit_is_refused_and_nothing_is_written() {
     refuse(&source(), data(), &folder.path().join("missing/x.onnx"), 73, "missing");
     refuse(&source(), data(), &folder.path().join("missing/x.excon"), 73, "missing");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    assert!(Target::ALL.iter().all(|t| t.name().parse::<Target>().unwrap() == *t));
     assert!(matches!("jetson".parse::<Target>(), Err(Error::Setting { .. })));
 }
 

@@ -37,7 +37,8 @@ struct Line<'a> {
 }
 
 pub fn run(settings: &Acknowledge, output: &mut Output) -> Result<Verdict, Failure> {
-    let bundle = settings.bundle.look()?;
+    let mut bundle = settings.bundle.look()?;
+    settings.bundle.opener().settle_constants(&mut bundle)?;
     let engine = bundle.manifest.calibration.engine.clone();
     let state = settings.bundle.state(Some(&settings.state), &bundle);
     // A service may run on the same state: it waits, then takes over what is written here.

@@ -8,7 +8,6 @@ use excon_edge::bundle::Bundle;
 use excon_edge::engine::StepTime;
 use excon_edge::image::Picture;
 use excon_edge::kernel;
-use excon_edge::predictor::Predictor;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
@@ -81,8 +80,8 @@ struct Memory {
 }
 
 pub fn run(settings: &Bench, output: &mut Output) -> std::result::Result<Verdict, Failure> {
-    let bundle = settings.bundle.look()?;
-    let predictor = Predictor::from_bundle(&bundle)?;
+    let mut bundle = settings.bundle.look()?;
+    let predictor = settings.bundle.predictor(&mut bundle)?;
     let engine = predictor.engine();
     let time = Duration::from_secs_f64(settings.seconds);
     let one: usize = engine.shapes().input.iter().product();

@@ -45,7 +45,12 @@ pub fn run(settings: &Doctor, output: &mut Output) -> Result<Verdict, Failure> {
         facts: &facts,
         findings: &findings,
     })?;
-    for finding in &findings {
+    print(output, &findings)
+}
+
+/// Findings as lines, and the verdict that follows from them.
+pub fn print(output: &mut Output, findings: &[Finding]) -> Result<Verdict, Failure> {
+    for finding in findings {
         let (style, word) = match finding.grade {
             Grade::Good => (GOOD, "good"),
             Grade::Notice => (WATCH, "notice"),

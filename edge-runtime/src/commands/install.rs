@@ -1,11 +1,10 @@
 //! `install`: a bundle into the inactive slot, tried, and committed or left again.
 
 use super::output::{self, BAD, BOLD, GOOD, Output, WATCH, paint};
-use super::place::RootArgs;
+use super::place::{EngineArgs, RootArgs};
 use super::{Failure, Verdict, shadow};
 use excon_edge::Error;
 use excon_edge::bundle::{Bundle, Members};
-use excon_edge::predictor::Predictor;
 use excon_edge::shadow::Verdict as Shadow;
 use excon_edge::slot::{Slot, Terms};
 use serde::Serialize;
@@ -15,7 +14,8 @@ use std::path::PathBuf;
 #[command(after_help = "The bundle is verified (its signature first, when keys are pinned in ROOT/keys), run on its
 golden inputs, unpacked into the slot that is not active, read back, and made active by one rename. A health window
 follows: --health self-tests, or with --live as many checked predictions of `predict`, `watch` or `serve`. A failed one,
-or three starts that come to nothing, bring the old bundle back. Exit code 1 when that happened.
+or three starts that come to nothing, bring the old bundle back. Exit code 1 when that happened. Where TensorRT is set
+up, a bundle made for it is built first, and its constants are fitted on the built engine; give --engine cpu to go without.
 
 Examples:
   excon-edge install /media/stick/trashnet.excon
@@ -32,6 +32,8 @@ pub struct Install {
     file: PathBuf,
     #[command(flatten)]
     root: RootArgs,
+    #[command(flatten)]
+    engine: EngineArgs,
     /// Checked predictions before it is committed
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..))]
     health: u64,
@@ -75,8 +77,11 @@ pub fn run(settings: &Install, output: &mut Output) -> Result<Verdict, Failure> 
     let trust = slots.trust()?;
     let members = Members::open(&settings.file, &trust)?;
     // It proves itself before anything is given up for it.
-    let bundle = Bundle::from_members(&settings.file, members.clone())?;
-    let predictor = Predictor::from_bundle(&bundle)?;
+    let mut bundle = Bundle::from_members(&settings.file, members.clone())?;
+    // What is here already is opened as anyone would; only the new bundle may be built.
+    let opener = settings.engine.opener(&settings.root);
+    let opened = settings.engine.opener(&settings.root).installing(&bundle).open_unsaved(&mut bundle)?;
+    let predictor = &opened.predictor;
     output::note(format_args!(
         "{} version {} is verified and passed its golden inputs on {}",
         bundle.manifest.name,
@@ -107,9 +112,9 @@ pub fn run(settings: &Install, output: &mut Output) -> Result<Verdict, Failure> 
         output.text(format_args!("{} {last}", paint(style, format_args!("{outcome}:"))))
     };
     if let Some(folder) = &settings.shadow {
-        let running = slots.open_active(&trust)?;
-        let other = Predictor::from_bundle(&running)?;
-        let found = shadow::compare((&bundle, &predictor), (&running, &other), folder, settings.margin)?;
+        let mut running = slots.open_active(&trust)?;
+        let other = opener.open(&mut running)?;
+        let found = shadow::compare((&bundle, predictor), (&running, &other), folder, settings.margin)?;
         let lost = format!("{:+.1} points on {} pictures", 100.0 * found.gain(), found.pictures);
         let refused = match found.verdict() {
             Shadow::NotWorse => None,
@@ -131,7 +136,7 @@ pub fn run(settings: &Install, output: &mut Output) -> Result<Verdict, Failure> 
     let mut state = slots.state()?;
     // What an interrupted install left is brought to its end first.
     if state.trial.is_some_and(|trial| !trial.live) {
-        state = slots.prove(&trust)?;
+        state = slots.prove(&trust, &opener)?;
         output::note(&state.last);
     }
     if let Some((slot, running)) = state.running().filter(|(_, r)| r.digest == bundle.digest) {
@@ -140,11 +145,12 @@ pub fn run(settings: &Install, output: &mut Output) -> Result<Verdict, Failure> 
         return Ok(Verdict::Done);
     }
     let slot = slots.stage(&settings.file, &members, terms)?;
+    opener.keep(&opened, &slots.fitted(slot));
     slots.switch(slot, &members, settings.health, settings.live)?;
     if settings.remove {
         std::fs::remove_file(&settings.file).map_err(|source| Error::Write { path: settings.file.clone(), source })?;
     }
-    let state = slots.prove(&trust)?;
+    let state = slots.prove(&trust, &opener)?;
     let runs = state.running().is_some_and(|(_, record)| record.digest == bundle.digest);
     if runs && state.trial.is_some() {
         // This start has passed its self-test; only those of its users are numbered.

@@ -1,7 +1,7 @@
 //! The subcommands: validated settings in, a verdict out. Only this module and those below it print.
 //!
 //! Data goes to stdout, everything about progress and trouble to stderr. Exit codes: 0 done, 1 a check said no,
-//! 64 usage, 65 bad input or bundle, 69 address or camera not available, 70 internal, 73 cannot write, 75 try again,
+//! 64 usage, 65 bad input or bundle, 69 address, camera or engine not available, 70 internal, 73 cannot write, 75 try again,
 //! 130 interrupted.
 
 #[cfg(feature = "serve")]
@@ -20,6 +20,7 @@ mod rollback;
 mod serve;
 mod shadow;
 mod status;
+mod tensorrt;
 mod unusual;
 mod watch;
 
@@ -43,7 +44,7 @@ const CANNOT_WRITE: u8 = 73;
   excon-edge status
 
 Exit codes: 0 done, 1 a check said no (an alarm stands, an install was rolled back), 64 usage, 65 bad input or bundle,
-69 address or camera not available, 70 internal, 73 cannot write, 75 try again, 130 interrupted")]
+69 address, camera or engine not available, 70 internal, 73 cannot write, 75 try again, 130 interrupted")]
 struct Cli {
     /// How results are written to stdout: for people, or one JSON object a line.
     #[arg(long, global = true, value_enum, default_value_t = Format::Human, env = "EXCON_FORMAT")]
@@ -76,6 +77,8 @@ enum Command {
     Unusual(unusual::Unusual),
     /// Look at this board: what is not as it should be, why it matters, what mends it
     Doctor(doctor::Doctor),
+    /// Compile the shim for this board's TensorRT, look at it, build engines with it
+    Tensorrt(tensorrt::Tensorrt),
     /// Answer the alarm that stands: the evidence starts from zero again
     Acknowledge(acknowledge::Acknowledge),
     /// Write a completion script for a shell to stdout
@@ -143,6 +146,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Status(settings) => status::run(&settings, &mut output),
         Command::Unusual(settings) => unusual::run(&settings, &mut output),
         Command::Doctor(settings) => doctor::run(&settings, &mut output),
+        Command::Tensorrt(settings) => tensorrt::run(&settings, &mut output),
         Command::Acknowledge(settings) => acknowledge::run(&settings, &mut output),
         Command::Completions { shell } => completions(shell),
     };

@@ -1,10 +1,14 @@
 //! Writing: data to stdout for people or as JSON lines, trouble and progress to stderr, colour only where it is seen.
 
 use anstyle::{AnsiColor, Style};
+use excon_edge::engine::tensorrt::Progress;
+use excon_edge::opener::Told;
 use excon_edge::shift::State;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
 
 /// What is needed for emphasis: bold, and three colours that are words as well.
 pub const BOLD: Style = Style::new().bold();
@@ -84,6 +88,52 @@ pub fn warning(what: &impl Display) {
 /// Says on stderr what should be known.
 pub fn note(what: impl Display) {
     let _ = writeln!(anstream::stderr(), "{what}");
+}
+
+/// Says on stderr what an opener does: notes as lines, a build as a bar that moves, or where nobody looks as a line now and
+/// then.
+pub fn building() -> impl Fn(Told) + Send + Sync + 'static {
+    let terminal = io::stderr().is_terminal();
+    let state: Mutex<(Option<ProgressBar>, u64)> = Mutex::new((None, 0));
+    move |told| {
+        let (bar, said) = &mut *state.lock().unwrap_or_else(PoisonError::into_inner);
+        match told {
+            Told::Note(text) => note(text),
+            Told::Building(progress) if terminal => {
+                let style = ProgressStyle::with_template("{spinner} {msg}")
+                    .unwrap_or_else(|_| ProgressStyle::default_spinner());
+                let bar = bar.get_or_insert_with(|| {
+                    ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style)
+                });
+                bar.set_message(build_line(progress));
+                bar.tick();
+            }
+            Told::Building(progress) if *said == 0 || progress.elapsed.as_secs() >= *said => {
+                *said = progress.elapsed.as_secs() + 15;
+                note(build_line(progress));
+            }
+            Told::Built => {
+                if let Some(bar) = bar.take() {
+                    bar.finish_and_clear();
+                }
+                *said = 0;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// `TensorRT builds: 42 s of about 84 s, Building 3 of 4`.
+fn build_line(progress: &Progress) -> String {
+    let mut line = format!("TensorRT builds: {} s", progress.elapsed.as_secs());
+    line += &match progress.estimate {
+        Some(seconds) => format!(" of about {seconds:.0} s"),
+        None => ", which takes a minute or several the first time".into(),
+    };
+    if let Some((phase, step, steps)) = &progress.phase {
+        line += &format!(", {phase} {step} of {steps}");
+    }
+    line
 }
 
 /// A power of ten for evidence: `10^3.2`, or `0` for none.

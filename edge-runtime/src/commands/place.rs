@@ -5,7 +5,9 @@
 
 use super::output;
 use excon_edge::bundle::{Bundle, Trust};
-use excon_edge::predictor::Prediction;
+use excon_edge::engine::tensorrt::Home;
+use excon_edge::opener::{self, Choice, Opener};
+use excon_edge::predictor::{Prediction, Predictor};
 use excon_edge::slot::{self, Health, Slots};
 use excon_edge::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -30,6 +32,29 @@ impl RootArgs {
     }
 }
 
+/// What is to run the network.
+#[derive(Debug, clap::Args)]
+pub struct EngineArgs {
+    /// What runs the network: auto (TensorRT where it is built for the bundle, else the CPU), cpu, or tensorrt
+    #[arg(long, value_name = "ENGINE", env = "EXCON_ENGINE", default_value = "auto", hide_env_values = true)]
+    pub engine: Choice,
+    /// Folder of TensorRT's shim and plans [default: ROOT/tensorrt]
+    #[arg(long, value_name = "DIR", env = "EXCON_TENSORRT", hide_env_values = true)]
+    pub tensorrt: Option<PathBuf>,
+}
+
+impl EngineArgs {
+    /// Where TensorRT lives.
+    pub fn home(&self, root: &RootArgs) -> Home {
+        Home::at(self.tensorrt.clone().unwrap_or_else(|| root.root.join("tensorrt")))
+    }
+
+    /// Opens bundles, and says on stderr what it does.
+    pub fn opener(&self, root: &RootArgs) -> Opener {
+        Opener::new(self.engine, self.home(root), output::building())
+    }
+}
+
 /// A bundle, and the root for `active` and the pinned keys.
 #[derive(Debug, clap::Args)]
 pub struct BundleArgs {
@@ -38,6 +63,8 @@ pub struct BundleArgs {
     pub bundle: PathBuf,
     #[command(flatten)]
     pub root: RootArgs,
+    #[command(flatten)]
+    pub engine: EngineArgs,
 }
 
 impl BundleArgs {
@@ -49,9 +76,22 @@ impl BundleArgs {
         let slots = self.root.slots();
         let trust = slots.trust()?;
         match self.bundle == Path::new(ACTIVE) {
-            true => open_active(slots, &trust),
+            true => open_active(slots, &trust, &self.opener()),
             false => Ok((Bundle::open_trusted(&self.bundle, &trust)?, Checks(None))),
         }
+    }
+
+    /// What opens it on the engine asked for.
+    pub fn opener(&self) -> Opener {
+        self.engine.opener(&self.root)
+    }
+
+    /// A predictor on the engine asked for; the bundle's constants are that engine's then.
+    ///
+    /// # Errors
+    /// As [`Opener::open`].
+    pub fn predictor(&self, bundle: &mut Bundle) -> Result<Predictor> {
+        self.opener().open(bundle)
     }
 
     /// Opens the bundle to look at it: no trial is touched.
@@ -63,7 +103,8 @@ impl BundleArgs {
     }
 
     /// The folder that a monitor of this bundle is kept in. The active bundle changes, and a monitor belongs to one, so
-    /// there each has a folder of its own below; a rollback finds the monitor it had.
+    /// there each has a folder of its own below; a rollback finds the monitor it had. So has each engine that constants
+    /// were fitted on here.
     pub fn state(&self, folder: Option<&Path>, bundle: &Bundle) -> Option<PathBuf> {
         state(&self.bundle, folder, bundle)
     }
@@ -78,16 +119,20 @@ pub fn look(bundle: &Path, root: &RootArgs) -> Result<Bundle> {
 
 /// As [`BundleArgs::state`].
 pub fn state(argument: &Path, folder: Option<&Path>, bundle: &Bundle) -> Option<PathBuf> {
-    folder.map(|folder| match argument == Path::new(ACTIVE) {
-        true => folder.join(&bundle.digest[..SHORT]),
-        false => folder.into(),
+    folder.map(|folder| {
+        let mut place = folder.to_path_buf();
+        if argument == Path::new(ACTIVE) {
+            place.push(&bundle.digest[..SHORT]);
+        }
+        place.extend(opener::monitor_folder(bundle));
+        place
     })
 }
 
-fn open_active(slots: Slots, trust: &Trust) -> Result<(Bundle, Checks)> {
+fn open_active(slots: Slots, trust: &Trust, opener: &Opener) -> Result<(Bundle, Checks)> {
     let mut state = slots.state()?;
     if state.trial.is_some() {
-        match slots.lock().and_then(|_lock| slots.prove(trust)) {
+        match slots.lock().and_then(|_lock| slots.prove(trust, opener)) {
             Ok(now) => {
                 if now.trial.is_none() {
                     output::note(&now.last);

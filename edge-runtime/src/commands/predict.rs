@@ -5,7 +5,7 @@ use super::place::BundleArgs;
 use super::{Failure, Verdict};
 use excon_edge::bundle::Bundle;
 use excon_edge::image::{self, Picture};
-use excon_edge::predictor::{Prediction, Predictor};
+use excon_edge::predictor::Prediction;
 use excon_edge::{Error, page};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,8 +44,8 @@ struct Line<'a> {
 }
 
 pub fn run(settings: &Predict, output: &mut Output) -> Result<Verdict, Failure> {
-    let (bundle, mut checks) = settings.bundle.open()?;
-    let predictor = Predictor::from_bundle(&bundle)?;
+    let (mut bundle, mut checks) = settings.bundle.open()?;
+    let predictor = settings.bundle.predictor(&mut bundle)?;
     if settings.explain.is_some() && !predictor.engine().shapes().explains() {
         let reason =
             "this network's head is not linear on the mean of its last map, so it has no class-activation map. \

@@ -7,7 +7,7 @@ use super::place::BundleArgs;
 use super::watch::named;
 use super::{Failure, Verdict};
 use excon_edge::keeper::Keeper;
-use excon_edge::predictor::{Prediction, Predictor};
+use excon_edge::predictor::Prediction;
 use excon_edge::serve::{Event, Service, Settings};
 use serde_json::json;
 use std::net::SocketAddr;
@@ -63,8 +63,8 @@ pub struct Serve {
 }
 
 pub fn run(settings: &Serve, output: &mut Output) -> Result<Verdict, Failure> {
-    let (bundle, mut checks) = settings.bundle.open()?;
-    let predictor = Predictor::from_bundle(&bundle)?;
+    let (mut bundle, mut checks) = settings.bundle.open()?;
+    let predictor = settings.bundle.predictor(&mut bundle)?;
     let state = settings.bundle.state(settings.monitor.state.as_deref(), &bundle);
     let (bundle, predictor) = (Arc::new(bundle), Arc::new(predictor));
     let engine = predictor.engine().name().to_string();

@@ -1,11 +1,10 @@
 //! `status`: what is installed, what the bundle holds, how the monitor stands, and what is promised under which conditions.
 
 use super::output::{BAD, BOLD, GOOD, Output, WATCH, paint, percent, power};
-use super::place::{self, ACTIVE, RootArgs};
+use super::place::{self, ACTIVE, EngineArgs, RootArgs};
 use super::watch::named;
 use super::{Failure, Verdict};
 use excon_edge::bundle::{Bundle, Manifest, Precision};
-use excon_edge::predictor::Predictor;
 use excon_edge::session::{Overrides, Session};
 use excon_edge::shift::{Alarm, Promise};
 use excon_edge::slot::{self, Slot, Standing};
@@ -27,6 +26,8 @@ pub struct Status {
     bundle: PathBuf,
     #[command(flatten)]
     root: RootArgs,
+    #[command(flatten)]
+    engine: EngineArgs,
     /// Folder in which `watch` keeps its monitor
     #[arg(long, value_name = "DIR", env = "EXCON_STATE")]
     state: Option<PathBuf>,
@@ -89,8 +90,8 @@ pub fn run(settings: &Status, output: &mut Output) -> Result<Verdict, Failure> {
         output.text("next: excon-edge install FILE.excon")?;
         return Ok(Verdict::Done);
     }
-    let bundle = place::look(&settings.bundle, &settings.root)?;
-    let predictor = Predictor::from_bundle(&bundle)?;
+    let mut bundle = place::look(&settings.bundle, &settings.root)?;
+    let predictor = settings.engine.opener(&settings.root).open(&mut bundle)?;
     let engine = predictor.engine().name();
     let folder = place::state(&settings.bundle, settings.state.as_deref(), &bundle);
     let session = Session::open(&bundle, engine, folder.as_deref(), Overrides::default())?;

@@ -1,5 +1,5 @@
-//! One trait for whatever executes a network: fused int8 kernels or tract on a CPU, the trainer's own network, later
-//! TensorRT. [`open`] takes the fastest that can run a file.
+//! One trait for whatever executes a network: fused int8 kernels or tract on a CPU, TensorRT on a graphics unit, the
+//! trainer's own network. [`open`] takes the fastest on the CPU that can run a file.
 //!
 //! An engine maps a batch of normalised pictures to logits and the last feature map, in one pass. It promises that
 //! equal inputs give equal outputs, that the batch size does not change them, and that the head runs in f32.
@@ -11,6 +11,8 @@ mod lower;
 #[cfg(feature = "tract")]
 pub mod onnx;
 #[cfg(feature = "tract")]
+pub mod tensorrt;
+#[cfg(feature = "tract")]
 pub mod tract;
 
 #[cfg(all(test, feature = "tract"))]
@@ -19,6 +21,7 @@ mod tests;
 #[cfg(feature = "tract")]
 use crate::Error;
 use crate::Result;
+use crate::bundle::Precision;
 #[cfg(feature = "tract")]
 use rayon::prelude::*;
 
@@ -75,6 +78,15 @@ pub trait Engine: Send + Sync {
     /// Where the time of one picture goes, step by step in the best of `runs` runs; nothing where the engine cannot say.
     fn profile(&self, _image: &[f32], _runs: usize) -> Option<Vec<StepTime>> {
         None
+    }
+    /// Largest `|logit − golden| / (1 + |golden|)` with which it still computes the sealed model. Int8 leaves room for
+    /// activations that lie on a rounding border: another instruction set sums in another order, and then they fall to
+    /// the neighbouring code.
+    fn golden_tolerance(&self, precision: Precision) -> f64 {
+        match precision {
+            Precision::Float => 1e-3,
+            Precision::Int8 => 0.1,
+        }
     }
     /// Why a faster engine was not taken, for diagnostics.
     fn note(&self) -> Option<&str> {

@@ -1,4 +1,4 @@
-//! One suite that every engine must pass, run on tract and on what [`open`] takes, with a float and an int8 file; what
+//! One suite that every engine must pass, run on tract, on what [`open`] takes and on a mocked TensorRT, with a float and an int8 file; what
 //! the int8 kernels take and leave; and what the gate refuses.
 #![allow(clippy::unwrap_used)]
 
@@ -7,6 +7,9 @@ use super::tract::TractEngine;
 use super::*;
 use crate::tiny::{self, CHANNELS, CLASSES, MAP, SIZE};
 use tract_onnx::pb::{AttributeProto, GraphProto, StringStringEntryProto, attribute_proto::AttributeType};
+
+#[path = "../../tests/tensorrt/mock.rs"]
+mod mock;
 
 /// Reference answer, written plainly in f64; int8 rounds where the file does.
 fn reference(image: &[f32], int8: bool) -> (Vec<f64>, Vec<f64>) {
@@ -106,6 +109,18 @@ fn engines(int8: bool) -> [Box<dyn Engine>; 2] {
 fn every_engine_passes_the_suite_in_float_and_int8() {
     for int8 in [false, true] {
         engines(int8).iter().for_each(|e| suite(e.as_ref()));
+    }
+}
+
+#[test]
+fn tensorrt_passes_the_suite_on_a_mock() {
+    let Some((folder, home)) = mock::home() else { return };
+    for (name, int8) in [("float", false), ("int8", true)] {
+        let bundle = tiny::writer(int8, 60).seal(folder.path().join(format!("{name}.excon"))).unwrap();
+        let ready = home.ready().unwrap();
+        let job = ready.job(&bundle).unwrap();
+        let built = tensorrt::build(&ready, &home, &job, &tensorrt::How::default(), &mut |_| true).unwrap();
+        suite(&ready.load(&job, &built.plan).unwrap());
     }
 }
 

@@ -84,17 +84,17 @@ impl<D: Disk> Slots<D> {
 
 #[cfg(feature = "tract")]
 impl Slots<System> {
-    /// Lets a bundle on trial prove itself: a start is counted, the engine built, the golden inputs run; unless only
-    /// live predictions count, as often as the trial still needs. Then it is committed, or left for the other one.
-    /// Returns where that led. The caller holds the lock.
+    /// Lets a bundle on trial prove itself: a start is counted, the bundle opened by `opener`, the golden inputs run;
+    /// unless only live predictions count, as often as the trial still needs. Then it is committed, or left for the
+    /// other one. Returns where that led. The caller holds the lock.
     ///
     /// # Errors
     /// [`Error::Write`] when it cannot be written down.
-    pub fn prove(&self, trust: &Trust) -> Result<State> {
+    pub fn prove(&self, trust: &Trust, opener: &crate::opener::Opener) -> Result<State> {
         let state = self.begin(trust)?;
         let Some(trial) = state.trial else { return Ok(state) };
         let tests = if trial.live { 1 } else { trial.needed.saturating_sub(trial.passed).max(1) };
-        match self.self_tests(trust, tests) {
+        match self.self_tests(trust, opener, tests) {
             Ok(_) if trial.live => Ok(state),
             Ok(digest) => {
                 self.passed(&digest, tests)?;
@@ -104,10 +104,10 @@ impl Slots<System> {
         }
     }
 
-    fn self_tests(&self, trust: &Trust, count: u64) -> Result<String> {
-        let bundle = self.open_active(trust)?;
+    fn self_tests(&self, trust: &Trust, opener: &crate::opener::Opener, count: u64) -> Result<String> {
+        let mut bundle = self.open_active(trust)?;
         // Building the predictor is the first self-test.
-        let predictor = crate::predictor::Predictor::from_bundle(&bundle)?;
+        let predictor = opener.open(&mut bundle)?;
         (1..count).try_for_each(|_| predictor.self_test(&bundle))?;
         Ok(bundle.digest)
     }

@@ -68,6 +68,11 @@ pub fn writer(int8: bool, frames: usize) -> Writer {
 
 /// As [`writer`], of a version.
 pub fn versioned(int8: bool, frames: usize, version: u64) -> Writer {
+    made_for("cpu", int8, frames, version)
+}
+
+/// As [`versioned`], for a target.
+pub fn made_for(target: &str, int8: bool, frames: usize, version: u64) -> Writer {
     let mut parts = parts(int8);
     let fitting = Predictor::assemble(parts.clone()).unwrap();
     let mut means = ClassMeans::new(CLASSES, CHANNELS);
@@ -91,7 +96,7 @@ pub fn versioned(int8: bool, frames: usize, version: u64) -> Writer {
     let inputs = images(2);
     let outputs = parts.engine.run(&inputs).unwrap();
     let golden = Golden { count: 2, inputs, logits: outputs.logits, features: outputs.features };
-    let manifest = Manifest { version, ..manifest(int8, frames, parts.engine.name()) };
+    let manifest = Manifest { version, target: target.into(), ..manifest(int8, frames, parts.engine.name()) };
     let mut writer = Writer::new(manifest);
     writer.member(MODEL, network(int8).bytes());
     writer.reference(&parts.head, parts.projection.as_ref(), &model, &reference).unwrap();

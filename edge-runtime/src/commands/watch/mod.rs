@@ -19,7 +19,7 @@ use super::{Failure, Verdict};
 use arguments::SourceArgs;
 use excon_edge::image::Picture;
 use excon_edge::keeper::{Keeper, Seen};
-use excon_edge::predictor::{Prediction, Predictor};
+use excon_edge::predictor::Prediction;
 use excon_edge::source::{Feed, Place, Stop};
 use excon_edge::unusual::Ring;
 use excon_edge::{Error, Result};
@@ -102,8 +102,8 @@ pub struct Counts {
 
 pub fn run(settings: &Watch, output: &mut Output) -> std::result::Result<Verdict, Failure> {
     let stop = signals()?;
-    let (bundle, checks) = settings.bundle.open()?;
-    let predictor = Arc::new(Predictor::from_bundle(&bundle)?);
+    let (mut bundle, checks) = settings.bundle.open()?;
+    let predictor = Arc::new(settings.bundle.predictor(&mut bundle)?);
     let bundle = Arc::new(bundle);
     let state = settings.bundle.state(settings.monitor.state.as_deref(), &bundle);
     let engine = predictor.engine().name();
