@@ -1,16 +1,16 @@
-//! The whole conversion of a folded network, in the order things happen: ranges → int8 → temperature of both → compare → fit → seal.
+//! The whole conversion of a folded network, in the order things happen: ranges → int8 → temperature of both → compare →
+//! choose → fit → seal.
 //!
-//! Ranges and the rule for them come from train, constants from validation (fit and rank half, disjoint). The budget is
-//! measured on the rank half, which no temperature has seen. Test is never looked at.
+//! Ranges and the way to quantize come from train, constants from validation (fit and rank half, disjoint). The budget is
+//! measured on the rank half, which no temperature has seen. Test is only searched for pictures of the other splits.
 
-use crate::compare::{self, Allowed, Comparison, LayerError, Side};
-use crate::fold::Folded;
+use crate::compare::{self, Allowed, BudgetLine, Comparison, LayerError, Side, Verdict};
 use crate::quantize::Codes;
-use crate::range::Observed;
 use crate::report::{Conversion, ConversionReport, RangeReport, SCHEMA};
 use crate::select::select;
 use crate::source::Source;
-use crate::{Error, Result, export, onnx, seal};
+use crate::timing::Timing;
+use crate::{Error, Result, export, leakage, onnx, seal};
 use excon_edge::bundle::{Bundle, Precision};
 use excon_edge::engine::{self, Engine, tensorrt};
 use excon_edge::file::replace;
@@ -58,19 +58,12 @@ impl Target {
         }
     }
 
-    /// The numeric form it is made for.
-    pub fn precision(self) -> Precision {
+    /// The numeric form that is written unless told otherwise. Only for a CPU does this machine's speed say anything.
+    pub fn choice(self) -> Choice {
         match self {
-            Self::Cpu | Self::TensorRt => Precision::Int8,
-            Self::TensorRtHalf => Precision::Float,
-        }
-    }
-
-    /// How its engine lets codes be used.
-    fn codes(self) -> Codes {
-        match self {
-            Self::Cpu => Codes::Full,
-            Self::TensorRt | Self::TensorRtHalf => Codes::Symmetric,
+            Self::Cpu => Choice::Auto,
+            Self::TensorRt => Choice::Int8,
+            Self::TensorRtHalf => Choice::Float,
         }
     }
 
@@ -90,20 +83,31 @@ impl std::str::FromStr for Target {
     }
 }
 
+/// Which numeric form is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice {
+    /// Int8 where it is faster than float on this machine and loses no more than allowed, else float; the report says why.
+    Auto,
+    /// Int8, whatever it costs.
+    Int8,
+    /// Float.
+    Float,
+}
+
 /// How to convert.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
     /// Result: `FILE.excon` for a bundle, `FILE.onnx` for the model alone.
     pub out: PathBuf,
     /// Int8, or float.
-    pub precision: Precision,
+    pub precision: Choice,
     /// Model name; the data set's by default.
     pub name: Option<String>,
     /// Version counter.
     pub version: u64,
     /// Training pictures that ranges are taken from.
     pub calibration_pictures: usize,
-    /// Other training pictures that choose the rule for ranges.
+    /// Other training pictures that choose the way to quantize.
     pub held_back_pictures: usize,
     /// Most training pictures behind the class means.
     pub class_mean_pictures: usize,
@@ -120,7 +124,7 @@ impl Options {
     pub fn new(out: impl Into<PathBuf>) -> Self {
         Self {
             out: out.into(),
-            precision: Precision::Int8,
+            precision: Choice::Auto,
             name: None,
             version: 1,
             calibration_pictures: 256,
@@ -151,10 +155,8 @@ enum Form {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
-    /// Ranges are taken from this many pictures.
-    Ranges(usize),
-    /// Rules for ranges are tried on this many pictures.
-    Rules(usize),
+    /// Ways to quantize are tried on this many pictures.
+    Ways(usize),
     /// Float and int8 are compared on this many pictures.
     Compare(usize),
     /// Constants are fitted on this many pictures.
@@ -167,8 +169,7 @@ impl Step {
     /// A line for people.
     pub fn words(self) -> String {
         match self {
-            Self::Ranges(n) => format!("activation ranges from {n} training pictures"),
-            Self::Rules(n) => format!("choosing the rule for ranges on {n} other training pictures"),
+            Self::Ways(n) => format!("choosing the way to quantize on {n} other training pictures"),
             Self::Compare(n) => format!("comparing float and int8 on {n} validation pictures"),
             Self::Fit(n) => format!("fitting temperature, prediction sets and shift reference on {n} pictures"),
             Self::Write => "writing".into(),
@@ -190,7 +191,7 @@ pub fn convert(
 ) -> Result<Conversion> {
     let started = Instant::now();
     let form = options.form()?;
-    if target == Target::TensorRtHalf && options.precision == Precision::Int8 {
+    if target == Target::TensorRtHalf && options.precision == Choice::Int8 {
         let reason = "a graphics unit without 8-bit integers cannot run int8; use `float`, or another target";
         return Err(Error::Setting { name: "precision".into(), reason: reason.into() });
     }
@@ -200,24 +201,29 @@ pub fn convert(
 
     let network = &source.network;
     let float = onnx::encode(&export::float(network, &source.labels));
-    let chosen = match options.precision {
-        Precision::Float => None,
-        Precision::Int8 => Some(quantize(source, data, network, target, options, progress)?),
-    };
-    let model = chosen.as_ref().map_or_else(|| float.clone(), |c| c.model.clone());
-    let engine: Arc<dyn Engine> = Arc::from(engine::open(&model, "model.onnx")?);
-    notes.extend(engine.note().map(String::from));
-
-    let comparison = match &chosen {
-        None => None,
-        Some(_) => {
-            progress(Step::Compare(rank_half.len()));
-            let reference = engine::open(&float, "float.onnx")?;
-            let (fit, rank) = (&fit_half, ("rank half of validation", &rank_half));
-            Some(compare_on(source, reference.as_ref(), engine.as_ref(), fit, rank)?)
+    let float_engine: Arc<dyn Engine> = Arc::from(engine::open(&float, "float.onnx")?);
+    let mut written = Written { model: float.clone(), engine: float_engine.clone(), precision: Precision::Float };
+    let (mut quantized, mut comparison, mut budget, mut timing) = (None, None, vec![], None);
+    if options.precision != Choice::Float {
+        let chosen = quantize(source, data, target, options, progress)?;
+        let engine: Arc<dyn Engine> = Arc::from(engine::open(&chosen.model, "model.onnx")?);
+        progress(Step::Compare(rank_half.len()));
+        let (fit, rank) = (&fit_half, ("rank half of validation", &rank_half));
+        let compared = compare_on(source, float_engine.as_ref(), engine.as_ref(), fit, rank)?;
+        let lines = compare::budget(&compared, &options.allowed);
+        let image = planar(&data.validation, &[0], &source.preprocess);
+        let timed = Timing::measure(float_engine.as_ref(), engine.as_ref(), &image)?;
+        match reason_for_float(options.precision, &timed, &lines) {
+            Some(reason) => notes.push(reason),
+            None => {
+                written = Written { model: chosen.model.clone(), engine, precision: Precision::Int8 };
+                budget = lines;
+            }
         }
-    };
-    let budget = comparison.as_ref().map(|c| compare::budget(c, &options.allowed)).unwrap_or_default();
+        (quantized, comparison, timing) = (Some(chosen), Some(compared), Some(timed));
+    }
+    notes.extend(written.engine.note().map(String::from));
+    let Written { model, engine, precision } = written;
 
     let (bundle, fit) = match form {
         Form::Model => {
@@ -246,7 +252,7 @@ pub fn convert(
                 name: options.name.as_deref().unwrap_or(&data.name),
                 version: options.version,
                 target: target.name(),
-                precision: options.precision,
+                precision,
                 budget: budget.iter().map(|line| line.item.clone()).collect(),
             };
             let ship = options.ship_calibration || target.is_built_on_board();
@@ -263,19 +269,47 @@ pub fn convert(
         bytes: size(&options.out),
         digest: bundle.as_ref().map(|b: &Bundle| b.digest.clone()),
         target,
-        precision: options.precision,
+        precision,
         network: network.name.clone(),
         float_bytes: float.len() as u64,
         model_bytes: model.len() as u64,
-        layers: chosen.as_ref().map(|c| c.layers.clone()).unwrap_or_default(),
-        range: chosen.map(|c| c.range),
+        layers: quantized.as_ref().map(|c| c.layers.clone()).unwrap_or_default(),
+        range: quantized.map(|c| c.range),
         comparison,
         budget,
+        timing,
         fit,
         notes,
         seconds: started.elapsed().as_secs_f64(),
     };
     Ok(Conversion { path: options.out.clone(), float, model, bundle, report })
+}
+
+/// The form that is written.
+struct Written {
+    model: Vec<u8>,
+    engine: Arc<dyn Engine>,
+    precision: Precision,
+}
+
+/// Why float is written and not int8; `None` where int8 is.
+fn reason_for_float(choice: Choice, timing: &Timing, budget: &[BudgetLine]) -> Option<String> {
+    let asked = "`--precision int8` writes it all the same";
+    if choice != Choice::Auto {
+        return None;
+    }
+    if timing.int8_microseconds >= timing.float_microseconds {
+        let (int8, float) = (timing.int8_microseconds, timing.float_microseconds);
+        return Some(format!(
+            "float is written: int8 is not faster on this machine, {int8:.0} µs a picture against {float:.0}; {asked}"
+        ));
+    }
+    let missed = budget.iter().find(|line| line.verdict == Verdict::NotMet)?;
+    let [measured, allowed] = [missed.item.measured, missed.item.allowed].map(|v| 100.0 * v);
+    Some(format!(
+        "float is written: int8 has an {} of {measured:.1} points, and {allowed:.1} are allowed; {asked}",
+        missed.item.name
+    ))
 }
 
 struct Chosen {
@@ -287,7 +321,6 @@ struct Chosen {
 fn quantize(
     source: &Source,
     data: &Dataset,
-    network: &Folded,
     target: Target,
     options: &Options,
     progress: &mut dyn FnMut(Step),
@@ -302,20 +335,23 @@ fn quantize(
         let reason = format!("{} training pictures; ranges need two at least", order.len());
         return Err(Error::Pictures { data: data.name.clone(), reason });
     }
-    progress(Step::Ranges(calibration));
-    let images = planar(&data.train, &order[..calibration], &source.preprocess);
-    let observed = Observed::new(network, &images)?;
-    progress(Step::Rules(total - calibration));
-    let held_back = &order[calibration..total];
+    progress(Step::Ways(total - calibration));
+    let (calibration, held_back) = order[..total].split_at(calibration);
     let images = planar(&data.train, held_back, &source.preprocess);
     let classes: Vec<usize> = held_back.iter().map(|&i| data.train.labels[i]).collect();
-    let selection = select(network, &observed, target.codes(), &source.labels, &images, &classes)?;
-    let one = network.input_shape().iter().product::<usize>();
+    let ranged = planar(&data.train, calibration, &source.preprocess);
+    let selection = select(&source.network, target.codes(), &source.labels, &ranged, &images, &classes)?;
+    let one = source.network.input_shape().iter().product::<usize>();
     let few = &images[..one * LAYER_PICTURES.min(held_back.len())];
     Ok(Chosen {
         model: onnx::encode(&selection.model),
-        range: RangeReport { method: selection.method, pictures: calibration, trials: selection.trials },
-        layers: compare::layer_errors(network, &selection.model, few)?,
+        layers: compare::layer_errors(&selection.network, &selection.model, few)?,
+        range: RangeReport {
+            best: selection.best,
+            pictures: calibration.len(),
+            digest: leakage::digest(&data.train, calibration),
+            trials: selection.trials,
+        },
     })
 }
 
@@ -382,7 +418,8 @@ fn check_data(source: &Source, data: &Dataset) -> Result<Vec<String>> {
     }
     let same = data.digest == source.data_digest;
     let note = "the pictures are not the ones this run was trained on: validation may overlap with its training";
-    Ok(source.notes.iter().cloned().chain((!same).then(|| note.to_string())).collect())
+    let leaked = leakage::notes(data);
+    Ok(source.notes.iter().cloned().chain((!same).then(|| note.to_string())).chain(leaked).collect())
 }
 
 fn labelled(split: &Split) -> Labelled<'_> {

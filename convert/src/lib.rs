@@ -2,11 +2,13 @@
 
 pub mod compare;
 mod convert;
+pub mod equalise;
 mod error;
 pub mod export;
 mod feeding;
 pub mod fold;
 pub mod import;
+mod leakage;
 pub mod onnx;
 pub mod probe;
 pub mod quantize;
@@ -15,10 +17,12 @@ mod report;
 pub mod seal;
 pub mod select;
 mod source;
+mod timing;
 pub mod weights;
 
-pub use convert::{Options, Step, Target, compare_on, convert};
+pub use convert::{Choice, Options, Step, Target, compare_on, convert};
 pub use error::{Error, Result};
 pub use feeding::Feeding;
 pub use report::{Conversion, ConversionReport, RangeReport, SCHEMA};
 pub use source::{Source, relabelled};
+pub use timing::Timing;

@@ -1,8 +1,8 @@
 //! How far an activation may reach before it saturates: five ways to choose a symmetric range from pictures.
 //!
-//! Ranges are per tensor and symmetric, so only |x| matters: a map's values are counted in 2,048 equal bins over
-//! `[0, max |x|]`. Counting is exact and independent of threads. Which way wins is decided elsewhere, by measuring the
-//! quantized network ([`crate::select`]).
+//! Ranges are per tensor and symmetric, so only |x| matters: a map's values are counted in 2,048 equal
+//! bins over `[0, max |x|]`; of every channel the mean and the largest |x| are kept too. All of it is exact and independent
+//! of threads. Which way wins is decided elsewhere, by measuring the quantized network ([`crate::select`]).
 
 use crate::export::{self, maps};
 use crate::fold::{Folded, LayerOp};
@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 pub const BINS: usize = 2048;
 /// Positive levels of a signed byte used symmetrically.
 pub const LEVELS: usize = 127;
+/// Channel means are summed in steps of 2⁻²⁴, so that the order of pictures does not matter.
+const MEAN_STEPS: f64 = (1 << 24) as f64;
 /// Quantized bins of the entropy rule.
 const ENTROPY_BINS: usize = 128;
 /// Points at which the squared error is taken inside one bin.
@@ -172,16 +174,26 @@ impl Histogram {
     }
 }
 
+/// What one map was seen to hold.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    histogram: Histogram,
+    /// Largest |x| of every channel.
+    pub largest: Vec<f32>,
+    /// Mean of every channel.
+    pub mean: Vec<f64>,
+}
+
 /// What the maps of a network were seen to hold.
 #[derive(Debug, Clone)]
 pub struct Observed {
-    /// One histogram a layer; none for layers that stay float.
-    histograms: Vec<Option<Histogram>>,
+    /// One a layer; none for layers that stay float.
+    seen: Vec<Option<Seen>>,
 }
 
 impl Observed {
     /// Runs calibration pictures (planar, normalised, one after the other) through the float network, twice: once for the
-    /// largest values, once to count.
+    /// largest values and the means, once to count.
     ///
     /// # Errors
     /// When there is no picture, tract fails, or the network produces a value that is not finite.
@@ -196,13 +208,17 @@ impl Observed {
         // Outputs: logits, features, then the other maps; see `export::observed`.
         let inner: Vec<usize> = maps(network).into_iter().filter(|&id| id != 0 && id != network.features).collect();
         let order: Vec<usize> = std::iter::once(network.features).chain(inner).collect();
-        let largest = |values: &[f32]| values.iter().fold(0.0f32, |m, v| if v.is_nan() { *v } else { m.max(v.abs()) });
-        let tops = probe.fold(
+        let shape = |id: usize| network.layers[id].shape;
+        let gathered = probe.fold(
             images,
-            || vec![0.0f32; order.len()],
-            |tops, outputs| tops.iter_mut().zip(&outputs[1..]).for_each(|(top, map)| *top = worst(*top, largest(map))),
-            |a, b| a.iter().zip(&b).map(|(x, y)| worst(*x, *y)).collect(),
+            || order.iter().map(|&id| Channels::new(shape(id))).collect::<Vec<_>>(),
+            |channels, outputs| channels.iter_mut().zip(&outputs[1..]).for_each(|(c, map)| c.add(map)),
+            |mut a, b| {
+                a.iter_mut().zip(&b).for_each(|(x, y)| x.merge(y));
+                a
+            },
         )?;
+        let tops: Vec<f32> = gathered.iter().map(Channels::top).collect();
         if let Some(at) = tops.iter().position(|t| !t.is_finite()) {
             let reason = "computes values that are not finite on the calibration pictures; train again".into();
             return Err(Error::Network { node: network.layers[order[at]].name.clone(), reason });
@@ -217,21 +233,30 @@ impl Observed {
                 a
             },
         )?;
-        let mut input = Histogram::new(largest(images));
-        input.add(images);
-        let mut histograms = vec![None; network.layers.len()];
-        histograms[0] = Some(input);
-        order.into_iter().zip(counted).for_each(|(id, histogram)| histograms[id] = Some(histogram));
-        Ok(Self { histograms })
+        let mut input = Channels::new(shape(0));
+        images.chunks_exact(one).for_each(|image| input.add(image));
+        let mut histogram = Histogram::new(input.top());
+        histogram.add(images);
+        let mut seen = vec![None; network.layers.len()];
+        seen[0] = Some(input.seen(histogram));
+        for ((id, histogram), channels) in order.into_iter().zip(counted).zip(gathered) {
+            seen[id] = Some(channels.seen(histogram));
+        }
+        Ok(Self { seen })
+    }
+
+    /// What the map of a layer was seen to hold; `None` where it stays float.
+    pub fn map(&self, layer: usize) -> Option<&Seen> {
+        self.seen.get(layer)?.as_ref()
     }
 
     /// Scale (range / 127) of every map by one rule; `None` where a layer stays float. Max pooling only chooses among
     /// its input's levels, so it keeps its input's scale.
     pub fn scales(&self, network: &Folded, method: Method) -> Vec<Option<f32>> {
         let own: Vec<Option<f32>> = self
-            .histograms
+            .seen
             .par_iter()
-            .map(|histogram| histogram.as_ref().map(|h| scale_of(h.threshold(method))))
+            .map(|seen| seen.as_ref().map(|seen| scale_of(seen.histogram.threshold(method))))
             .collect();
         let mut scales: Vec<Option<f32>> = Vec::with_capacity(own.len());
         for (layer, own) in network.layers.iter().zip(own) {
@@ -239,6 +264,47 @@ impl Observed {
             scales.push(if inherits { layer.inputs.first().and_then(|&i| scales[i]) } else { own });
         }
         scales
+    }
+}
+
+/// Gathers [`Seen`], but for the histogram.
+#[derive(Debug, Clone)]
+struct Channels {
+    area: usize,
+    largest: Vec<f32>,
+    sums: Vec<i64>,
+    pictures: u64,
+}
+
+impl Channels {
+    fn new([channels, rows, columns]: [usize; 3]) -> Self {
+        Self { area: (rows * columns).max(1), largest: vec![0.0; channels], sums: vec![0; channels], pictures: 0 }
+    }
+
+    /// Adds the map of one picture.
+    fn add(&mut self, map: &[f32]) {
+        for ((largest, sum), plane) in self.largest.iter_mut().zip(&mut self.sums).zip(map.chunks_exact(self.area)) {
+            *largest = plane.iter().fold(*largest, |m, v| worst(m, v.abs()));
+            let mean = plane.iter().map(|&v| f64::from(v)).sum::<f64>() / self.area as f64;
+            *sum = sum.saturating_add((mean * MEAN_STEPS).round() as i64);
+        }
+        self.pictures += 1;
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.largest.iter_mut().zip(&other.largest).for_each(|(a, b)| *a = worst(*a, *b));
+        self.sums.iter_mut().zip(&other.sums).for_each(|(a, b)| *a = a.saturating_add(*b));
+        self.pictures += other.pictures;
+    }
+
+    fn top(&self) -> f32 {
+        self.largest.iter().fold(0.0, |m, &v| worst(m, v))
+    }
+
+    fn seen(self, histogram: Histogram) -> Seen {
+        let per_picture = MEAN_STEPS * self.pictures.max(1) as f64;
+        let mean = self.sums.iter().map(|&sum| sum as f64 / per_picture).collect();
+        Seen { histogram, largest: self.largest, mean }
     }
 }
 

@@ -2,8 +2,8 @@
 
 use crate::Target;
 use crate::compare::{BudgetLine, Comparison, LayerError};
-use crate::range::Method;
 use crate::select::Trial;
+use crate::timing::Timing;
 use excon_edge::bundle::{Bundle, Precision};
 use excon_edge::fit::FitReport;
 use serde::{Deserialize, Serialize};
@@ -40,7 +40,7 @@ pub struct ConversionReport {
     pub digest: Option<String>,
     /// Target.
     pub target: Target,
-    /// Numeric form.
+    /// Numeric form that is written.
     pub precision: Precision,
     /// Network.
     pub network: String,
@@ -48,13 +48,15 @@ pub struct ConversionReport {
     pub float_bytes: u64,
     /// Size of the written model, bytes.
     pub model_bytes: u64,
-    /// Rule that won, and every rule's figures; none for float.
+    /// The way that won, and every way's figures; none where float was asked for.
     pub range: Option<RangeReport>,
-    /// Float against int8 on the rank half; none for float.
+    /// Float against int8 on the rank half; none where float was asked for.
     pub comparison: Option<Comparison>,
-    /// Budgets; none for float.
+    /// Budgets; none where float is written.
     pub budget: Vec<BudgetLine>,
-    /// Noise of every map; none for float.
+    /// Both forms on the machine that converted; none where float was asked for.
+    pub timing: Option<Timing>,
+    /// Noise of every map; none where float was asked for.
     pub layers: Vec<LayerError>,
     /// Fitted constants; none for a model alone.
     pub fit: Option<FitReport>,
@@ -64,13 +66,15 @@ pub struct ConversionReport {
     pub seconds: f64,
 }
 
-/// How ranges were chosen.
+/// How the network was quantized.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RangeReport {
     /// The winner.
-    pub method: Method,
+    pub best: Trial,
     /// Pictures behind the ranges.
     pub pictures: usize,
-    /// Every rule on other pictures.
+    /// SHA-256 of those pictures, in their order.
+    pub digest: String,
+    /// Every way on other pictures.
     pub trials: Vec<Trial>,
 }

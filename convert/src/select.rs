@@ -1,22 +1,29 @@
-//! The rule for ranges that serves this network best, chosen by measurement on pictures the ranges were not taken from.
+//! The way to quantize that serves this network best, chosen by measurement on pictures the ranges were not taken from.
 //!
-//! Every rule of [`Method::ALL`] is built and run. The least mean squared error of the logits wins (it is finer than
-//! agreement on few pictures); equal ones are told apart by the negative log-likelihood of the labels.
+//! Every rule of [`Method::ALL`] is built and run, on the network as it was trained and with its channels equalised
+//! ([`crate::equalise`]); then the best of them with corrected biases. The least mean squared error of the logits wins (it
+//! is finer than agreement on few pictures); equal ones are told apart by the negative log-likelihood of the labels. Each is
+//! run by the engine that will run the file, so what is chosen is best there.
 
+use crate::equalise::{bias_corrected, equalised};
 use crate::fold::Folded;
-use crate::onnx::pb::ModelProto;
-use crate::probe::Probe;
+use crate::onnx::{self, pb::ModelProto};
 use crate::quantize::{self, Codes};
 use crate::range::{Method, Observed};
 use crate::{Error, Result, export};
+use excon_edge::engine;
 use excon_edge::probability::{argmax, log_softmax};
 use serde::{Deserialize, Serialize};
 
-/// What one rule gave.
+/// What one way gave.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Trial {
-    /// The rule.
+    /// The rule for ranges.
     pub method: Method,
+    /// Whether channels were equalised.
+    pub equalised: bool,
+    /// Whether biases were corrected.
+    pub bias_corrected: bool,
     /// Mean squared difference of int8 and float logits.
     pub logit_error: f64,
     /// Share of pictures with the same predicted class, 0..1.
@@ -27,26 +34,42 @@ pub struct Trial {
     pub pictures: usize,
 }
 
-/// The chosen rule with its model, and all trials.
+impl Trial {
+    /// In words, such as `mse, channels equalised`.
+    pub fn words(&self) -> String {
+        let said = |on: bool, words: &str| if on { format!(", {words}") } else { String::new() };
+        format!(
+            "{}{}{}",
+            self.method.name(),
+            said(self.equalised, "channels equalised"),
+            said(self.bias_corrected, "biases corrected")
+        )
+    }
+}
+
+/// The chosen way with its model, and all trials.
 #[derive(Debug, Clone)]
 pub struct Selection {
     /// The winner.
-    pub method: Method,
+    pub best: Trial,
+    /// The float network that was quantized: the given one, or an equalised form of it. Biases as trained.
+    pub network: Folded,
     /// The int8 model by the winner.
     pub model: ModelProto,
-    /// Every rule, in the order of [`Method::ALL`].
+    /// Every way that was tried, in that order.
     pub trials: Vec<Trial>,
 }
 
-/// Builds and measures every rule on held-back pictures (planar, normalised) with their class indices.
+/// Builds and measures every way on held-back pictures with their class indices; ranges come from `calibration`. Pictures
+/// are planar and normalised.
 ///
 /// # Errors
 /// When there is no picture, sizes disagree, or an engine fails.
 pub fn select(
     network: &Folded,
-    observed: &Observed,
     codes: Codes,
     labels: &[String],
+    calibration: &[f32],
     images: &[f32],
     classes: &[usize],
 ) -> Result<Selection> {
@@ -55,37 +78,64 @@ pub fn select(
         let reason = format!("{} values are no {} labelled pictures of {one}", images.len(), classes.len());
         return Err(Error::Pictures { data: "held-back calibration".into(), reason });
     }
-    let logits = |model: &ModelProto| {
-        Probe::new(model, network.input_shape())?.run_all(images, |mut outputs| outputs.swap_remove(0))
+    let observed = Observed::new(network, calibration)?;
+    let mut starts = vec![(network.clone(), observed)];
+    if let Some(equal) = equalised(network, &starts[0].1) {
+        let observed = Observed::new(&equal, calibration)?;
+        starts.push((equal, observed));
+    }
+    let logits = |model: &ModelProto| -> Result<Vec<f32>> {
+        let engine = engine::open(&onnx::encode(model), "model.onnx")?;
+        Ok(engine.run(images)?.logits)
     };
     let float = logits(&export::float(network, &[]))?;
-    let mut trials = Vec::new();
-    let mut best: Option<(Trial, ModelProto)> = None;
-    for method in Method::ALL {
-        let model = quantize::int8(network, &observed.scales(network, method), codes, labels)?;
-        let trial = measure(method, &float, &logits(&model)?, classes);
-        let wins = best
-            .as_ref()
-            .is_none_or(|(b, _)| trial.logit_error.total_cmp(&b.logit_error).then(trial.nll.total_cmp(&b.nll)).is_lt());
+    let attempt = |start: usize, method: Method, bias_corrected: bool| -> Result<(Trial, ModelProto)> {
+        let (network, observed) = &starts[start];
+        let scales = observed.scales(network, method);
+        let model = match bias_corrected {
+            true => quantize::int8(&self::bias_corrected(network, observed), &scales, codes, labels)?,
+            false => quantize::int8(network, &scales, codes, labels)?,
+        };
+        let mut trial = measure(method, &float, &logits(&model)?, classes);
+        (trial.equalised, trial.bias_corrected) = (start > 0, bias_corrected);
+        Ok((trial, model))
+    };
+    let (mut best, mut model) = attempt(0, Method::ALL[0], false)?;
+    let mut trials = vec![best.clone()];
+    let mut keep = |(trial, candidate): (Trial, ModelProto)| {
         trials.push(trial.clone());
-        if wins {
-            best = Some((trial, model));
+        if trial.logit_error.total_cmp(&best.logit_error).then(trial.nll.total_cmp(&best.nll)).is_lt() {
+            (best, model) = (trial, candidate);
         }
+        (usize::from(best.equalised), best.method)
+    };
+    let ways = (0..starts.len()).flat_map(|start| Method::ALL.map(|method| (start, method)));
+    let mut winner = (0, Method::ALL[0]);
+    for (start, method) in ways.skip(1) {
+        winner = keep(attempt(start, method, false)?);
     }
-    let (trial, model) =
-        best.ok_or_else(|| Error::Rule { node: "range".into(), reason: "at least one rule is tried".into() })?;
-    Ok(Selection { method: trial.method, model, trials })
+    keep(attempt(winner.0, winner.1, true)?);
+    let (network, _) = starts.swap_remove(winner.0);
+    Ok(Selection { best, network, model, trials })
 }
 
-fn measure(method: Method, float: &[Vec<f32>], int8: &[Vec<f32>], classes: &[usize]) -> Trial {
-    let pictures = classes.len();
-    let (mut error, mut values, mut agree, mut nll) = (0.0, 0usize, 0usize, 0.0);
-    for ((f, q), &class) in float.iter().zip(int8).zip(classes) {
-        error += f.iter().zip(q).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum::<f64>();
-        values += f.len();
+fn measure(method: Method, float: &[f32], int8: &[f32], labels: &[usize]) -> Trial {
+    let pictures = labels.len();
+    let classes = float.len() / pictures.max(1);
+    let (mut agree, mut nll) = (0usize, 0.0);
+    for ((f, q), &class) in float.chunks_exact(classes).zip(int8.chunks_exact(classes)).zip(labels) {
         agree += usize::from(argmax(f) == argmax(q));
         nll -= log_softmax(q, 1.0)[class];
     }
+    let error: f64 = float.iter().zip(int8).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
     let n = pictures as f64;
-    Trial { method, logit_error: error / values.max(1) as f64, agreement: agree as f64 / n, nll: nll / n, pictures }
+    Trial {
+        method,
+        equalised: false,
+        bias_corrected: false,
+        logit_error: error / float.len().max(1) as f64,
+        agreement: agree as f64 / n,
+        nll: nll / n,
+        pictures,
+    }
 }

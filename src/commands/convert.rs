@@ -6,13 +6,16 @@ use crate::terminal::{self, Format, Progress, duration, percent};
 use clap::Args;
 use excon_convert::compare::Verdict;
 use excon_convert::import::import;
-use excon_convert::{Conversion, ConversionReport, Feeding, Options, Source, Target, relabelled};
+use excon_convert::{Choice, Conversion, ConversionReport, Feeding, Options, Source, Target, relabelled};
 use excon_edge::bundle::Precision;
 use excon_edge::engine::onnx;
 use excon_train::checkpoint::Run;
 use excon_train::dataset::{self, Dataset, OpenOptions};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+
+/// Maps named in the result, of those with the least signal to noise.
+const NOISIEST: usize = 3;
 
 /// Converts a run, or an ONNX classifier of another program, to a sealed bundle or an ONNX file
 #[derive(Debug, Args)]
@@ -24,7 +27,8 @@ Examples:
   excon convert resnet18.onnx --data photographs/ --preprocess imagenet --out photographs.excon
 
 Ranges come from training pictures; temperature, prediction sets and the shift reference from validation pictures, with the
-int8 engine itself. The file is written even where a budget is not met; the exit code is then 1.")]
+engine that will run. Where int8 is no faster than float on this machine, or loses more than the budget allows, float is
+written and a note says why. With --precision int8 it is written all the same; the exit code is 1 where a budget is not met.")]
 pub struct Convert {
     /// The run folder, or FILE.onnx of another program (docs/convert.md)
     #[arg(value_name = "RUN|FILE.onnx")]
@@ -48,7 +52,8 @@ pub struct Convert {
     /// Result: FILE.excon (bundle) or FILE.onnx (network alone)
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Numeric form of the convolutions [default: what the target is made for]
+    /// Numeric form of the convolutions: auto takes int8 where it is faster here and within its budget, else float
+    /// [default: auto; what the target is made for where that is not this machine]
     #[arg(long, value_enum)]
     precision: Option<Form>,
     /// Model name [default: the data set's]
@@ -70,6 +75,7 @@ pub struct Convert {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Form {
+    Auto,
     Int8,
     Float,
 }
@@ -80,9 +86,10 @@ impl Convert {
         let (source, named, data) = self.source()?;
         let mut options = Options::new(&self.out);
         options.precision = match self.precision {
-            None => self.target.precision(),
-            Some(Form::Int8) => Precision::Int8,
-            Some(Form::Float) => Precision::Float,
+            None => self.target.choice(),
+            Some(Form::Auto) => Choice::Auto,
+            Some(Form::Int8) => Choice::Int8,
+            Some(Form::Float) => Choice::Float,
         };
         options.name.clone_from(&self.name);
         options.version = self.version;
@@ -148,10 +155,19 @@ impl Convert {
             ("file", format!("{}, {}", r.path.display(), kib(r.bytes))),
             ("network", format!("{}, {} as float, {} as written", r.network, kib(r.float_bytes), kib(r.model_bytes))),
             ("target", r.target.name().into()),
+            ("form", if r.precision == Precision::Int8 { "int8" } else { "float" }.into()),
             ("time", duration(r.seconds)),
         ])?;
         if let Some(range) = &r.range {
-            terminal::rows(&[("ranges", format!("{}, from {} pictures", range.method.name(), range.pictures))])?;
+            terminal::rows(&[("ranges", format!("{}, from {} pictures", range.best.words(), range.pictures))])?;
+        }
+        let mut noisiest: Vec<(f64, &str)> =
+            r.layers.iter().filter_map(|l| Some((l.signal_to_noise_db?, l.layer.as_str()))).collect();
+        noisiest.sort_by(|a, b| a.0.total_cmp(&b.0));
+        if !noisiest.is_empty() {
+            let words: Vec<String> =
+                noisiest.iter().take(NOISIEST).map(|(db, layer)| format!("{layer} {db:.1} dB")).collect();
+            terminal::rows(&[("most noise", words.join(", "))])?;
         }
         if let Some(c) = &r.comparison {
             terminal::heading(&format!("Float and int8 on the {}, {} pictures", c.split, c.int8.count))?;
@@ -160,6 +176,13 @@ impl Convert {
                 ("ECE", format!("{}  float {}", percent(c.int8.ece), percent(c.float.ece))),
                 ("same class", percent(c.agreement)),
             ])?;
+            if let Some(t) = &r.timing {
+                let said = format!(
+                    "{:.0} µs a picture  float {:.0}, the fastest of {}",
+                    t.int8_microseconds, t.float_microseconds, t.runs
+                );
+                terminal::rows(&[("time here", said)])?;
+            }
             let lines: Vec<(&str, String)> = r
                 .budget
                 .iter()

@@ -2,7 +2,7 @@
 
 use crate::commands::convert::convert;
 use crate::failure::Result;
-use excon_convert::{ConversionReport, Options, Target};
+use excon_convert::{Choice, ConversionReport, Options, Target};
 use excon_train::checkpoint::Run;
 use excon_train::dataset::Dataset;
 use std::path::Path;
@@ -11,5 +11,7 @@ use std::path::Path;
 pub fn play(run: &Run, data: &Dataset, out: &Path) -> Result<ConversionReport> {
     let mut options = Options::new(out);
     options.name = Some("trashnet".into());
+    // The demo shows what int8 costs, also where it would not pay.
+    options.precision = Choice::Int8;
     Ok(convert(run, data, Target::Cpu, &options)?.report)
 }

@@ -193,10 +193,10 @@ fn budget(r: &Report) -> Markup {
         Column::text("verdict"),
     ];
     let kib = |bytes: u64| format!("{} KiB", bytes.div_ceil(1024));
-    let rule = c.range.as_ref().map_or("none", |r| r.method.name());
+    let (way, tried) = c.range.as_ref().map_or(("none".into(), 0), |r| (r.best.words(), r.trials.len()));
     let words = format!(
-        "Measured before test was touched, on validation pictures that no temperature has seen. Activation ranges by the \
-         rule {rule}, the best of five on training pictures. The network takes {} in float and {} in int8; the sealed \
+        "Measured before test was touched, on validation pictures that no temperature has seen. Activation ranges: {way}, \
+         the best of {tried} ways on training pictures. The network takes {} in float and {} in int8; the sealed \
          bundle, with shift reference and golden inputs, {}.",
         kib(c.float_bytes),
         kib(c.model_bytes),

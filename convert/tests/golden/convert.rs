@@ -1,8 +1,8 @@
 //! The whole conversion on photographs: the ResNet-8 of the fixtures, labels mostly its own answers.
 
 use crate::common::*;
-use excon_convert::compare::Verdict;
-use excon_convert::{Error, Options, Source, Step, Target, convert, export, onnx, probe::Probe, quantize};
+use excon_convert::compare::{Allowed, Verdict};
+use excon_convert::{Choice, Error, Options, Source, Step, Target, convert, export, onnx, probe::Probe, quantize};
 use excon_edge::bundle::{Bundle, Precision};
 use excon_edge::engine::tract::TractEngine;
 use excon_edge::engine::{Engine, tensorrt};
@@ -54,7 +54,13 @@ fn data() -> &'static Dataset {
 }
 
 fn options(out: &Path) -> Options {
-    Options { calibration_pictures: 60, held_back_pictures: 60, class_mean_pictures: 150, ..Options::new(out) }
+    Options {
+        precision: Choice::Int8,
+        calibration_pictures: 60,
+        held_back_pictures: 60,
+        class_mean_pictures: 150,
+        ..Options::new(out)
+    }
 }
 
 #[test]
@@ -63,14 +69,14 @@ fn a_bundle_is_sealed_and_predicts() {
     let out = folder.path().join("photographs.excon");
     let mut steps = vec![];
     let done = convert(&source(), data(), Target::Cpu, &options(&out), &mut |s| steps.push(s)).unwrap();
-    assert!(matches!(steps[..], [Step::Ranges(60), Step::Rules(60), Step::Compare(_), Step::Fit(_), Step::Write]));
+    assert!(matches!(steps[..], [Step::Ways(60), Step::Compare(_), Step::Fit(_), Step::Write]));
 
     let bundle = Bundle::open(&out).unwrap();
     let manifest = &bundle.manifest;
     assert_eq!((manifest.precision, manifest.target.as_str()), (Precision::Int8, "cpu"));
     assert_eq!((&manifest.labels, manifest.network.features), (&labels(), [64, 8, 8]));
     assert_eq!(manifest.provenance.data, format!("photographs {}", "0".repeat(64)));
-    quantize::check(&onnx::decode(&bundle.model).unwrap(), quantize::Codes::Full).unwrap();
+    quantize::check(&onnx::decode(&bundle.model).unwrap(), Target::Cpu.codes()).unwrap();
     assert_eq!((bundle.golden.count, bundle.projection.is_none()), (4, true));
 
     // Constants: from disjoint halves, on this engine.
@@ -128,11 +134,11 @@ fn the_same_conversion_gives_the_same_bytes() {
 #[test]
 fn a_model_alone_is_written_and_onnx_runtime_agrees() {
     let folder = tempfile::tempdir().unwrap();
-    for precision in [Precision::Float, Precision::Int8] {
+    for precision in [Choice::Float, Choice::Int8] {
         let out = folder.path().join("model.onnx");
         let options = Options { precision, ..options(&out) };
         let done = convert(&source(), data(), Target::Cpu, &options, &mut |_| ()).unwrap();
-        assert_eq!(done.report.comparison.is_some(), precision == Precision::Int8);
+        assert_eq!(done.report.comparison.is_some(), precision == Choice::Int8);
         assert!(done.bundle.is_none() && done.report.fit.is_none());
         let model = onnx::decode(&std::fs::read(&out).unwrap()).unwrap();
         let split = &data().validation;
@@ -142,7 +148,7 @@ fn a_model_alone_is_written_and_onnx_runtime_agrees() {
         let ours = Probe::new(&model, [3, SIDE, SIDE]).unwrap().run_all(&images, |o| o).unwrap();
         let same = ours.iter().zip(theirs[0].chunks_exact(10)).filter(|(a, b)| argmax(&a[0]) == argmax(b)).count();
         assert!(same as f64 >= 0.99 * split.len() as f64, "{precision:?}: {same} of {}", split.len());
-        if precision == Precision::Float {
+        if precision == Choice::Float {
             let logits: Vec<f32> = ours.iter().flat_map(|o| o[0].clone()).collect();
             assert!(largest_gap(&logits, &theirs[0]) <= 1e-4);
         }
@@ -205,4 +211,32 @@ fn other_pictures_than_trained_on_are_noted() {
     let options = options(&folder.path().join("x.onnx"));
     let done = convert(&source(), &other, Target::Cpu, &options, &mut |_| ()).unwrap();
     assert!(done.report.notes[0].contains("not the ones"), "{:?}", done.report.notes);
+}
+
+#[test]
+fn int8_that_costs_too_much_is_written_only_where_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("x.onnx");
+    // Nothing may be lost, and even that not: a budget that no form of a network meets.
+    let nothing = Allowed { accuracy_loss: -1.0, ece_loss: -1.0 };
+    for (precision, written) in [(Choice::Auto, Precision::Float), (Choice::Int8, Precision::Int8)] {
+        let options = Options { precision, allowed: nothing, ..options(&out) };
+        let report = convert(&source(), data(), Target::Cpu, &options, &mut |_| ()).unwrap().report;
+        assert_eq!(report.precision, written);
+        assert_eq!(report.notes.iter().any(|note| note.starts_with("float is written")), precision == Choice::Auto);
+        assert!(report.comparison.is_some() && report.timing.is_some(), "what was measured is said either way");
+        assert_eq!(report.budget.is_empty(), precision == Choice::Auto);
+    }
+}
+
+#[test]
+fn pictures_in_two_splits_are_noted() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options { precision: Choice::Float, ..options(&folder.path().join("x.onnx")) };
+    let convert = |data: &Dataset| convert(&source(), data, Target::Cpu, &options, &mut |_| ()).unwrap().report.notes;
+    let clean = convert(data());
+    let leaking = Dataset { test: data().train.subset(&[0, 5, 7]), ..data().clone() };
+    let notes = convert(&leaking);
+    assert!(notes.iter().any(|n| n.starts_with("3 of 3 test pictures are training pictures too")), "{notes:?}");
+    assert!(!clean.iter().any(|n| n.contains("test pictures")), "{clean:?}");
 }

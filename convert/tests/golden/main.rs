@@ -4,6 +4,7 @@
 
 mod common;
 mod convert;
+mod equalise;
 mod export;
 mod fold;
 mod import;

@@ -175,18 +175,15 @@ fn checker_and_onnx_runtime_accept_int8() {
 }
 
 #[test]
-fn the_measured_best_rule_wins() {
+fn the_measured_best_way_wins() {
     let (network, images) = (folded(), pictures());
-    let observed = Observed::new(&network, &images[..6 * ONE]).unwrap();
+    let (calibration, held_back) = images.split_at(6 * ONE);
     let classes: Vec<usize> = integers("network/batch.safetensors", "label")[6..].iter().map(|&l| l as usize).collect();
-    let selection = select::select(&network, &observed, Codes::Full, &labels(), &images[6 * ONE..], &classes).unwrap();
-    assert_eq!(selection.trials.len(), Method::ALL.len());
-    let winner = selection.trials.iter().find(|t| t.method == selection.method).unwrap();
-    assert!(selection.trials.iter().all(|t| t.logit_error >= winner.logit_error));
-    assert_eq!(winner.pictures, 6);
-    assert!(selection.trials.iter().any(|t| t.logit_error > winner.logit_error), "rules must differ here");
-    let again = int8(&network, &observed.scales(&network, selection.method), Codes::Full, &labels()).unwrap();
-    assert_eq!(encode(&again), encode(&selection.model));
+    let chosen = select::select(&network, Codes::Full, &labels(), calibration, held_back, &classes).unwrap();
+    assert_eq!(chosen.trials.len(), 2 * Method::ALL.len() + 1, "as trained, equalised, the best with corrected biases");
+    assert!(chosen.trials.contains(&chosen.best));
+    assert!(chosen.trials.iter().all(|t| t.logit_error >= chosen.best.logit_error && t.pictures == 6));
+    assert!(chosen.trials.iter().any(|t| t.logit_error > chosen.best.logit_error), "ways must differ here");
 }
 
 #[test]
