@@ -58,12 +58,24 @@ impl Target {
         }
     }
 
-    /// The numeric form that is written unless told otherwise. Only for a CPU does this machine's speed say anything.
-    pub fn choice(self) -> Choice {
+    /// What is written when `asked` was asked for. Only for a CPU does this machine's speed say anything.
+    fn choice(self, asked: Choice) -> Result<Choice> {
+        match (self, asked) {
+            (Self::TensorRtHalf, Choice::Int8) => {
+                let reason = "a graphics unit without 8-bit integers cannot run int8; use `float`, or another target";
+                Err(Error::Setting { name: "precision".into(), reason: reason.into() })
+            }
+            (Self::TensorRtHalf, _) => Ok(Choice::Float),
+            (Self::TensorRt, Choice::Auto) => Ok(Choice::Int8),
+            (_, asked) => Ok(asked),
+        }
+    }
+
+    /// How its engine lets codes be used.
+    pub fn codes(self) -> Codes {
         match self {
-            Self::Cpu => Choice::Auto,
-            Self::TensorRt => Choice::Int8,
-            Self::TensorRtHalf => Choice::Float,
+            Self::Cpu => Codes::Full,
+            Self::TensorRt | Self::TensorRtHalf => Codes::Symmetric,
         }
     }
 
@@ -99,7 +111,7 @@ pub enum Choice {
 pub struct Options {
     /// Result: `FILE.excon` for a bundle, `FILE.onnx` for the model alone.
     pub out: PathBuf,
-    /// Int8, or float.
+    /// Int8, float, or what serves the target.
     pub precision: Choice,
     /// Model name; the data set's by default.
     pub name: Option<String>,
@@ -191,10 +203,7 @@ pub fn convert(
 ) -> Result<Conversion> {
     let started = Instant::now();
     let form = options.form()?;
-    if target == Target::TensorRtHalf && options.precision == Choice::Int8 {
-        let reason = "a graphics unit without 8-bit integers cannot run int8; use `float`, or another target";
-        return Err(Error::Setting { name: "precision".into(), reason: reason.into() });
-    }
+    let choice = target.choice(options.precision)?;
     let mut notes = check_data(source, data)?;
     let (fit_half, rank_half) = split_validation(&data.validation, source.seed);
     let (fit_half, rank_half) = (data.validation.subset(&fit_half), data.validation.subset(&rank_half));
@@ -204,7 +213,7 @@ pub fn convert(
     let float_engine: Arc<dyn Engine> = Arc::from(engine::open(&float, "float.onnx")?);
     let mut written = Written { model: float.clone(), engine: float_engine.clone(), precision: Precision::Float };
     let (mut quantized, mut comparison, mut budget, mut timing) = (None, None, vec![], None);
-    if options.precision != Choice::Float {
+    if choice != Choice::Float {
         let chosen = quantize(source, data, target, options, progress)?;
         let engine: Arc<dyn Engine> = Arc::from(engine::open(&chosen.model, "model.onnx")?);
         progress(Step::Compare(rank_half.len()));
@@ -213,7 +222,7 @@ pub fn convert(
         let lines = compare::budget(&compared, &options.allowed);
         let image = planar(&data.validation, &[0], &source.preprocess);
         let timed = Timing::measure(float_engine.as_ref(), engine.as_ref(), &image)?;
-        match reason_for_float(options.precision, &timed, &lines) {
+        match reason_for_float(choice, &timed, &lines) {
             Some(reason) => notes.push(reason),
             None => {
                 written = Written { model: chosen.model.clone(), engine, precision: Precision::Int8 };

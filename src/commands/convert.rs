@@ -52,10 +52,10 @@ pub struct Convert {
     /// Result: FILE.excon (bundle) or FILE.onnx (network alone)
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Numeric form of the convolutions: auto takes int8 where it is faster here and within its budget, else float
-    /// [default: auto; what the target is made for where that is not this machine]
-    #[arg(long, value_enum)]
-    precision: Option<Form>,
+    /// Numeric form of the convolutions: auto takes int8 where it is faster here and within its budget, else float; for
+    /// TensorRT what the target is made for
+    #[arg(long, value_enum, default_value = "auto")]
+    precision: Form,
     /// Model name [default: the data set's]
     #[arg(long)]
     name: Option<String>,
@@ -86,10 +86,9 @@ impl Convert {
         let (source, named, data) = self.source()?;
         let mut options = Options::new(&self.out);
         options.precision = match self.precision {
-            None => self.target.choice(),
-            Some(Form::Auto) => Choice::Auto,
-            Some(Form::Int8) => Choice::Int8,
-            Some(Form::Float) => Choice::Float,
+            Form::Auto => Choice::Auto,
+            Form::Int8 => Choice::Int8,
+            Form::Float => Choice::Float,
         };
         options.name.clone_from(&self.name);
         options.version = self.version;

@@ -160,7 +160,7 @@ fn bundles_for_tensorrt_carry_what_a_board_needs_to_build_and_fit() {
     let folder = tempfile::tempdir().unwrap();
     for (target, precision) in [(Target::TensorRt, Precision::Int8), (Target::TensorRtHalf, Precision::Float)] {
         let out = folder.path().join(format!("{}.excon", target.name()));
-        let options = Options { precision, ..options(&out) };
+        let options = Options { precision: Choice::Auto, ..options(&out) };
         convert(&source(), data(), target, &options, &mut |_| ()).unwrap();
         let bundle = Bundle::open(&out).unwrap();
         assert_eq!((bundle.manifest.target.as_str(), bundle.manifest.precision), (target.name(), precision));
