@@ -6,7 +6,7 @@
 use crate::fold::{Activation, Folded, Layer, LayerId, LayerOp};
 use crate::onnx::{Builder, int, ints, pb::AttributeProto, pb::ModelProto};
 use excon_edge::kernel::Clip;
-use excon_edge::kernel::int8::Window;
+use excon_edge::kernel::graph::Window;
 
 /// ONNX name of the input.
 pub const INPUT: &str = "input";

@@ -7,7 +7,7 @@
 use crate::weights::Weights;
 use crate::{Error, Result};
 use excon_edge::kernel::Clip;
-use excon_edge::kernel::int8::Window;
+use excon_edge::kernel::graph::Window;
 use excon_edge::saliency::LinearHead;
 use excon_train::network::{Graph, NodeId, Op};
 

@@ -253,6 +253,13 @@ fn bench_and_status_describe_the_bundle() {
         assert!(bench["advice"].as_str().unwrap().ends_with('.'));
         let human = run(folder, &["bench", "tiny.excon", "--seconds", "0.05"]).expect(0);
         assert!(human.stdout.contains("p99") && human.stdout.contains("pictures/s"));
+        std::fs::write(folder.join("float.onnx"), tiny::network(false).bytes()).unwrap();
+        for (file, engine) in [("float.onnx", "float"), ("tract:float.onnx", "tract")] {
+            let bench = &run(folder, &["bench", file, "--seconds", "0.05", "--format", "json"]).expect(0).json()[0];
+            assert!(bench["engine"] == engine && bench["whole_latency"].is_null(), "{bench}");
+            assert!(bench["engine_latency"]["least"].as_f64() <= bench["engine_latency"]["p50"].as_f64());
+        }
+        run(folder, &["bench", "none.onnx"]).expect(65);
 
         let status = run(folder, &["status", "tiny.excon"]).expect(0);
         for word in ["tiny version 3", "cup, jar, lid", "int8", "model.onnx", "accuracy loss", "passed", "1,000,000"] {

@@ -11,7 +11,7 @@
 use super::view::{Axis, Of, Outcome, View};
 use crate::fold::{Activation, Layer, LayerId, LayerOp, slide};
 use excon_edge::kernel::Clip;
-use excon_edge::kernel::int8::Window;
+use excon_edge::kernel::graph::Window;
 use std::collections::HashSet;
 
 /// Most values of one map.

@@ -1,8 +1,8 @@
-//! From a run folder to a bundle: what the trainer executes is what the exporter writes.
+//! From a run folder to a bundle: what the trainer executes is what the exporter writes and the engines compute.
 
 use crate::common::*;
 use excon_convert::{Options, Source, Target, convert};
-use excon_edge::engine::{Engine, tract::TractEngine};
+use excon_edge::engine::{Engine, fused::FusedEngine, tract::TractEngine};
 use excon_edge::image::Preprocess;
 use excon_edge::predictor::Predictor;
 use excon_train::checkpoint::{Run, RunManifest, RunWriter, SCHEMA};
@@ -51,22 +51,34 @@ fn photographs() -> Dataset {
 #[test]
 fn trainer_and_exported_model_agree() {
     let data = photographs();
-    for (name, stem) in [("resnet8", Stem::Stride2), ("resnet20", Stem::Stride1), ("resnet50", Stem::Imagenet)] {
+    let networks = [
+        ("resnet8", Stem::Stride2),
+        ("resnet18", Stem::Stride1),
+        ("resnet20", Stem::Stride1),
+        ("resnet50", Stem::Imagenet),
+        ("mobilenetv2", Stem::Stride1),
+    ];
+    for (name, stem) in networks {
         let folder = tempfile::tempdir().unwrap();
         let network = write_run(folder.path(), name, stem, &data);
         let source = Source::open(folder.path()).unwrap();
         let file = excon_convert::onnx::encode(&excon_convert::export::float(&source.network, &source.labels));
-        let engines: [&dyn Engine; 2] =
-            [&NetworkEngine::new(network, 40).unwrap(), &TractEngine::from_onnx(&file, "m").unwrap()];
+        let engines: [&dyn Engine; 3] = [
+            &NetworkEngine::new(network, 40).unwrap(),
+            &TractEngine::from_onnx(&file, "m").unwrap(),
+            &FusedEngine::from_onnx(&file, "m").unwrap(),
+        ];
         let mut images = vec![];
         (0..3).for_each(|i| source.preprocess.normalise(&data.train.to_picture(i), &mut images));
-        assert_eq!(engines[0].shapes(), engines[1].shapes());
-        let [a, b] = engines.map(|e| e.run(&images).unwrap());
+        let a = engines[0].run(&images).unwrap();
         let scale = |x: &[f32]| x.iter().fold(1.0f32, |m, v| m.max(v.abs()));
-        let gap = largest_gap(&a.logits, &b.logits);
-        assert!(gap <= 1e-4 * scale(&a.logits), "{name}: {gap}");
-        let gap = largest_gap(&a.features, &b.features);
-        assert!(gap <= 1e-4 * scale(&a.features), "{name}: {gap}");
+        for engine in &engines[1..] {
+            assert_eq!(engine.shapes(), engines[0].shapes());
+            let b = engine.run(&images).unwrap();
+            let gaps = [largest_gap(&a.logits, &b.logits), largest_gap(&a.features, &b.features)];
+            assert!(gaps[0] <= 1e-4 * scale(&a.logits), "{name} on {}: {gaps:?}", engine.name());
+            assert!(gaps[1] <= 1e-4 * scale(&a.features), "{name} on {}: {gaps:?}", engine.name());
+        }
     }
 }
 

@@ -1,21 +1,27 @@
-//! `bench`: how long one picture takes here, how many a second, how much memory, and what to make of it.
+//! `bench`: how long one picture takes here, how many a second, how much memory, and what to make of it. A bare ONNX file
+//! is timed by its engine alone: what a network costs on this board is known before it is converted. `tract:FILE.onnx` takes
+//! tract for it, to compare with.
 
 use super::output::{BOLD, Output, paint};
 use super::place::BundleArgs;
 use super::{Failure, Verdict};
-use excon_edge::Result;
 use excon_edge::bundle::Bundle;
-use excon_edge::engine::StepTime;
+use excon_edge::engine::{self, Engine, StepTime, tract::TractEngine};
 use excon_edge::image::Picture;
 use excon_edge::kernel;
+use excon_edge::predictor::Predictor;
+use excon_edge::{Error, Result};
 use serde::Serialize;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Size of the camera picture that the whole path starts from.
 const CAMERA: (usize, usize) = (640, 480);
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  excon-edge bench trashnet.excon --seconds 5 --format json")]
+#[command(after_help = "Examples:\n  excon-edge bench trashnet.excon --seconds 5 --format json
+  excon-edge bench network.onnx --profile
+  excon-edge bench tract:network.onnx")]
 pub struct Bench {
     #[command(flatten)]
     bundle: BundleArgs,
@@ -40,8 +46,9 @@ struct Line<'a> {
     threads: usize,
     /// One picture through the engine, one thread.
     engine_latency: Latency,
-    /// Camera picture to prediction, map and scores.
-    whole_latency: Latency,
+    /// Camera picture to prediction, map and scores; of a bundle.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    whole_latency: Option<Latency>,
     /// Batches over all threads, engine only.
     pictures_per_second: f64,
     memory: Option<Memory>,
@@ -67,6 +74,7 @@ struct Step {
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Latency {
     runs: usize,
+    least: f64,
     p50: f64,
     p90: f64,
     p99: f64,
@@ -79,21 +87,74 @@ struct Memory {
     peak: u64,
 }
 
+/// What is timed.
+enum Subject {
+    Bundle(Box<(Bundle, Predictor)>),
+    /// An ONNX file's engine.
+    File(Box<dyn Engine>),
+}
+
+impl Subject {
+    fn open(bundle: &BundleArgs) -> Result<Self> {
+        let path = bundle.bundle.as_path();
+        if path.extension().is_some_and(|e| e == "onnx") {
+            let (path, tract) = match path.to_str().and_then(|p| p.strip_prefix("tract:")) {
+                Some(file) => (Path::new(file), true),
+                None => (path, false),
+            };
+            let (name, failed) = (path.display().to_string(), |source| Error::Read { path: path.into(), source });
+            let bytes = std::fs::read(path).map_err(failed)?;
+            return Ok(Self::File(match tract {
+                true => Box::new(TractEngine::from_onnx(&bytes, &name)?),
+                false => engine::open(&bytes, &name)?,
+            }));
+        }
+        let mut opened = bundle.look()?;
+        let predictor = bundle.predictor(&mut opened)?;
+        Ok(Self::Bundle(Box::new((opened, predictor))))
+    }
+
+    fn engine(&self) -> &dyn Engine {
+        match self {
+            Self::Bundle(both) => both.1.engine(),
+            Self::File(engine) => engine.as_ref(),
+        }
+    }
+
+    fn title(&self, path: &Path) -> String {
+        match self {
+            Self::Bundle(both) => {
+                let manifest = &both.0.manifest;
+                format!("{} version {}", paint(BOLD, &manifest.name), manifest.version)
+            }
+            Self::File(_) => paint(BOLD, path.display()),
+        }
+    }
+}
+
 pub fn run(settings: &Bench, output: &mut Output) -> std::result::Result<Verdict, Failure> {
-    let mut bundle = settings.bundle.look()?;
-    let predictor = settings.bundle.predictor(&mut bundle)?;
-    let engine = predictor.engine();
+    let subject = Subject::open(&settings.bundle)?;
+    let engine = subject.engine();
     let time = Duration::from_secs_f64(settings.seconds);
     let one: usize = engine.shapes().input.iter().product();
-    let input = &bundle.golden.inputs[..one];
-    let camera = camera_picture();
+    let input: Vec<f32> = match &subject {
+        Subject::Bundle(both) => both.0.golden.inputs[..one].to_vec(),
+        Subject::File(_) => (0..one).map(|i| (i * 7 % 31) as f32 / 15.0 - 1.0).collect(),
+    };
+    let input = input.as_slice();
 
     let engine_latency = measure(time, || engine.run(input).map(drop))?;
-    let whole_latency = measure(time, || {
-        let small = predictor.resize(&camera);
-        let prediction = predictor.predict(&small)?;
-        predictor.scores(&small, &prediction, false).map(drop)
-    })?;
+    let whole_latency = match &subject {
+        Subject::File(_) => None,
+        Subject::Bundle(both) => {
+            let (camera, predictor) = (camera_picture(), &both.1);
+            Some(measure(time, || {
+                let small = predictor.resize(&camera);
+                let prediction = predictor.predict(&small)?;
+                predictor.scores(&small, &prediction, false).map(drop)
+            })?)
+        }
+    };
     let threads = rayon::current_num_threads();
     let batch: Vec<f32> = input.iter().copied().cycle().take(one * 16 * threads).collect();
     let batches = measure(time, || engine.run(&batch).map(drop))?;
@@ -126,15 +187,14 @@ pub fn run(settings: &Bench, output: &mut Output) -> std::result::Result<Verdict
         advice: advice(engine_latency, whole_latency),
     };
     if output.human() {
-        print(output, &bundle, &line)?;
+        print(output, &subject.title(&settings.bundle.bundle), &line)?;
     }
     output.json(&line)?;
     Ok(Verdict::Done)
 }
 
-fn print(output: &mut Output, bundle: &Bundle, line: &Line) -> std::io::Result<()> {
-    let manifest = &bundle.manifest;
-    output.text(format_args!("{} version {}", paint(BOLD, &manifest.name), manifest.version))?;
+fn print(output: &mut Output, title: &str, line: &Line) -> std::io::Result<()> {
+    output.text(title)?;
     output.text(format_args!("engine {}, instruction set {}, {} threads", line.engine, line.isa, line.threads))?;
     output.text(format_args!(
         "{:<34}  {:>10}  {:>10}  {:>10}  {:>7}",
@@ -142,7 +202,8 @@ fn print(output: &mut Output, bundle: &Bundle, line: &Line) -> std::io::Result<(
     ))?;
     let (width, height) = CAMERA;
     let whole = format!("  {width}×{height} picture to scores");
-    for (name, latency) in [("  engine alone", line.engine_latency), (whole.as_str(), line.whole_latency)] {
+    let all = [("  engine alone", Some(line.engine_latency)), (whole.as_str(), line.whole_latency)];
+    for (name, latency) in all.into_iter().filter_map(|(name, latency)| Some((name, latency?))) {
         let cell = |v: f64| format!("{:.3} ms", v / 1_000.0);
         let (p50, p90, p99) = (cell(latency.p50), cell(latency.p90), cell(latency.p99));
         output.text(format_args!("{name:<34}  {p50:>10}  {p90:>10}  {p99:>10}  {:>7}", latency.runs))?;
@@ -184,22 +245,24 @@ fn measure(time: Duration, mut work: impl FnMut() -> Result<()>) -> Result<Laten
     }
     micros.sort_by(f64::total_cmp);
     let at = |share: f64| micros[((micros.len() - 1) as f64 * share).round() as usize];
-    Ok(Latency { runs: micros.len(), p50: at(0.5), p90: at(0.9), p99: at(0.99) })
+    Ok(Latency { runs: micros.len(), least: at(0.0), p50: at(0.5), p90: at(0.9), p99: at(0.99) })
 }
 
-fn advice(engine: Latency, whole: Latency) -> String {
-    let spread = whole.p99 / whole.p50;
-    let rate = 1e6 / whole.p99;
-    let mut text = format!("One core keeps up with {rate:.0} camera pictures a second, 99 times in 100.");
+fn advice(engine: Latency, whole: Option<Latency>) -> String {
+    let all = whole.unwrap_or(engine);
+    let spread = all.p99 / all.p50;
+    let (rate, what) =
+        (1e6 / all.p99, if whole.is_some() { "camera pictures" } else { "pictures of the network's size" });
+    let mut text = format!("One core keeps up with {rate:.0} {what} a second, 99 times in 100.");
     if spread > 3.0 {
         text += &format!(
             " The slowest take {spread:.0} times the median: other work disturbs this machine; give the watch a core of \
              its own before trusting these figures."
         );
-    } else if engine.p50 < 0.5 * whole.p50 {
+    } else if whole.is_some() && engine.p50 < 0.5 * all.p50 {
         text +=
             " Most of it is resizing and scoring, not the network: a camera that delivers smaller pictures helps most.";
-    } else {
+    } else if whole.is_some() {
         text += " Most of it is the network: a smaller one, or another engine, helps most.";
     }
     text

@@ -1,11 +1,11 @@
-//! One trait for whatever executes a network: fused int8 kernels or tract on a CPU, TensorRT on a graphics unit, the
-//! trainer's own network. [`open`] takes the fastest on the CPU that can run a file.
+//! One trait for whatever executes a network: fused kernels or tract on a CPU, TensorRT on a graphics unit, the trainer's
+//! own network. [`open`] takes the fastest on the CPU that can run a file.
 //!
 //! An engine maps a batch of normalised pictures to logits and the last feature map, in one pass. It promises that
 //! equal inputs give equal outputs, that the batch size does not change them, and that the head runs in f32.
 
 #[cfg(feature = "tract")]
-pub mod int8;
+pub mod fused;
 #[cfg(feature = "tract")]
 mod lower;
 #[cfg(feature = "tract")]
@@ -94,8 +94,8 @@ pub trait Engine: Send + Sync {
     }
 }
 
-/// The fastest CPU engine that can run an ONNX file: the fused int8 kernels where the whole file lowers to them, else
-/// tract, whose [`Engine::note`] says why. The converter fits and the board runs on what this returns. `name` (a path or
+/// The fastest CPU engine that can run an ONNX file: the fused kernels where the whole file lowers to them, else tract,
+/// whose [`Engine::note`] says why. The converter fits and the board runs on what this returns. `name` (a path or
 /// a bundle's member) appears in errors.
 ///
 /// # Errors
@@ -104,11 +104,12 @@ pub trait Engine: Send + Sync {
 pub fn open(bytes: &[u8], name: &str) -> Result<Box<dyn Engine>> {
     let refuse = |reason: String| Error::Bundle { path: std::path::Path::new(name).into(), reason };
     let checked = onnx::check(bytes).map_err(refuse)?;
-    match int8::Int8Engine::build(&checked) {
+    match fused::FusedEngine::build(&checked) {
         Ok(engine) => Ok(Box::new(engine)),
         Err(reason) => {
-            let note = checked.is_quantized().then(|| format!("the int8 kernels do not take this file: {reason}"));
-            Ok(Box::new(tract::TractEngine::build(checked, note).map_err(refuse)?))
+            let kind = if checked.is_quantized() { "int8" } else { "float" };
+            let note = format!("the {kind} kernels do not take this file: {reason}");
+            Ok(Box::new(tract::TractEngine::build(checked, Some(note)).map_err(refuse)?))
         }
     }
 }

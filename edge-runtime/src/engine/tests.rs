@@ -1,8 +1,8 @@
-//! One suite that every engine must pass, run on tract, on what [`open`] takes and on a mocked TensorRT, with a float and an int8 file; what
-//! the int8 kernels take and leave; and what the gate refuses.
+//! One suite that every engine must pass, run on tract, on what [`open`] takes and on a mocked TensorRT, with a float and
+//! an int8 file; what the fused kernels take and leave; and what the gate refuses.
 #![allow(clippy::unwrap_used)]
 
-use super::int8::Int8Engine;
+use super::fused::FusedEngine;
 use super::tract::TractEngine;
 use super::*;
 use crate::tiny::{self, CHANNELS, CLASSES, MAP, SIZE};
@@ -129,7 +129,7 @@ fn the_fastest_engine_that_fits_is_taken() {
     let [tract, taken] = engines(true);
     assert_eq!((tract.name(), taken.name(), taken.note()), ("tract", "int8", None));
     let [tract, taken] = engines(false);
-    assert_eq!((tract.name(), taken.name(), taken.note()), ("tract", "tract", None));
+    assert_eq!((tract.name(), taken.name(), taken.note()), ("tract", "float", None));
 }
 
 #[test]
@@ -151,19 +151,66 @@ fn engines_compute_what_the_file_says() {
     }
 }
 
-/// A change to the int8 file, and a word of the reason why the kernels leave it to tract.
+/// What a change to the file is, or a word of the reason why the kernels leave it to tract; and the change.
 type Change = (&'static str, fn(&mut tiny::Onnx));
 
+/// The node that computes `output`.
+fn node<'a>(o: &'a mut tiny::Onnx, output: &str) -> &'a mut tract_onnx::pb::NodeProto {
+    o.graph().node.iter_mut().find(|n| n.output[0] == output).unwrap()
+}
+
+/// Moves the last node to position `at`.
+fn insert_last(o: &mut tiny::Onnx, at: usize) {
+    let last = o.graph().node.pop().unwrap();
+    o.graph().node.insert(at, last);
+}
+
+fn clip_at_0_6(o: &mut tiny::Onnx) {
+    o.floats("floor", &[], &[0.0]);
+    // Lower than 6, so that it cuts.
+    o.floats("ceiling", &[], &[0.6]);
+    let relu = node(o, "r1");
+    relu.op_type = "Clip".into();
+    relu.input.extend(["floor".into(), "ceiling".into()]);
+}
+
+fn mean_by_reduction(o: &mut tiny::Onnx) {
+    let pool = node(o, "pool");
+    pool.op_type = "ReduceMean".into();
+    pool.attribute = vec![AttributeProto {
+        name: "axes".into(),
+        r#type: AttributeType::Ints as i32,
+        ints: vec![2, 3],
+        ..Default::default()
+    }];
+}
+
 #[test]
-fn what_the_int8_kernels_leave_runs_on_tract_and_says_why() {
-    fn node<'a>(o: &'a mut tiny::Onnx, output: &str) -> &'a mut tract_onnx::pb::NodeProto {
-        o.graph().node.iter_mut().find(|n| n.output[0] == output).unwrap()
-    }
-    let changes: [Change; 5] = [
+fn what_the_fused_kernels_leave_runs_on_tract_and_says_why() {
+    let float: [Change; 3] = [
+        ("r1_node (Relu): it stands behind a pool", |o| {
+            o.node("MaxPool", &["c1"], "p1", &[("kernel_shape", &[1, 1])]);
+            insert_last(o, 2);
+            node(o, "r1").input[0] = "p1".into();
+        }),
+        ("c1_node (Conv): automatic padding", |o| {
+            let same = AttributeProto {
+                name: "auto_pad".into(),
+                r#type: AttributeType::String as i32,
+                s: b"SAME_UPPER".to_vec(),
+                ..Default::default()
+            };
+            let conv = node(o, "c1");
+            conv.attribute.retain(|a| a.name != "pads");
+            conv.attribute.push(same);
+        }),
+        ("the pool reads another map", |o| node(o, "pool").input[0] = "a1".into()),
+    ];
+    let int8: [Change; 5] = [
         ("c1_node (Conv): it reads a float map", |o| node(o, "c1").input[0] = "input".into()),
         ("s2_node (Add)", |o| node(o, "s2").input[1] = "r1".into()),
         ("another scale", |o| node(o, "a1").input[1] = "d2_s".into()),
-        ("`features` is no dequantized map", |o| {
+        ("`features` is no map of the int8 kernels", |o| {
             node(o, "features").output[0] = "read".into();
             node(o, "r2").output[0] = "features".into();
             node(o, "features_q").input[0] = "features".into();
@@ -175,8 +222,9 @@ fn what_the_int8_kernels_leave_runs_on_tract_and_says_why() {
             node(o, "c2").input[1] = "plain".into();
         }),
     ];
-    for (words, change) in changes {
-        let mut onnx = tiny::network(true);
+    let all = float.map(|c| (false, c)).into_iter().chain(int8.map(|c| (true, c)));
+    for (quantized, (words, change)) in all {
+        let mut onnx = tiny::network(quantized);
         change(&mut onnx);
         let engine = open(&onnx.bytes(), "changed").unwrap();
         assert_eq!(engine.name(), "tract", "{words}");
@@ -188,40 +236,20 @@ fn what_the_int8_kernels_leave_runs_on_tract_and_says_why() {
 /// Forms of the int8 file that other exporters write, which the kernels take as they are.
 #[test]
 fn other_forms_of_int8_are_taken() {
-    fn node<'a>(o: &'a mut tiny::Onnx, output: &str) -> &'a mut tract_onnx::pb::NodeProto {
-        o.graph().node.iter_mut().find(|n| n.output[0] == output).unwrap()
-    }
     let changes: [Change; 5] = [
-        ("ReLU6 as a clip", |o| {
-            o.floats("floor", &[], &[0.0]);
-            // Lower than 6, so that it cuts.
-            o.floats("ceiling", &[], &[0.6]);
-            let relu = node(o, "r1");
-            relu.op_type = "Clip".into();
-            relu.input.extend(["floor".into(), "ceiling".into()]);
-        }),
+        ("ReLU6 as a clip", clip_at_0_6),
         ("unsigned behind ReLU", |o| {
             let zeros = o.graph().initializer.iter_mut().filter(|t| ["a1_z", "features_z"].contains(&t.name.as_str()));
             zeros.for_each(|t| t.data_type = tract_onnx::pb::tensor_proto::DataType::Uint8 as i32);
         }),
         ("summed unrounded", |o| node(o, "s2").input[0] = "c2".into()),
-        ("mean by ReduceMean", |o| {
-            let pool = node(o, "pool");
-            pool.op_type = "ReduceMean".into();
-            pool.attribute = vec![AttributeProto {
-                name: "axes".into(),
-                r#type: AttributeType::Ints as i32,
-                ints: vec![2, 3],
-                ..Default::default()
-            }];
-        }),
+        ("mean by ReduceMean", mean_by_reduction),
         ("bias in i32", |o| {
             let bytes = [40i32, -300, 7, 0, 1000, -5].iter().flat_map(|v| v.to_le_bytes()).collect();
             o.tensor("b2_q", &[CHANNELS], tract_onnx::pb::tensor_proto::DataType::Int32, bytes);
             o.floats("b2_s", &[], &[0.003]);
             o.node("DequantizeLinear", &["b2_q", "b2_s"], "b2_real", &[]);
-            let read = o.graph().node.pop().unwrap();
-            o.graph().node.insert(0, read);
+            insert_last(o, 0);
             node(o, "c2").input[2] = "b2_real".into();
         }),
     ];
@@ -229,12 +257,44 @@ fn other_forms_of_int8_are_taken() {
     for (name, change) in changes {
         let mut onnx = tiny::network(true);
         change(&mut onnx);
-        let ours = Int8Engine::from_onnx(&onnx.bytes(), name).unwrap().run(&images).unwrap();
+        let ours = FusedEngine::from_onnx(&onnx.bytes(), name).unwrap().run(&images).unwrap();
         let tract = TractEngine::from_onnx(&onnx.bytes(), name).unwrap().run(&images).unwrap();
         let off = ours.features.iter().zip(&tract.features).filter(|(a, b)| (*a - *b).abs() > 1e-4).count();
         assert!(off * 200 <= ours.features.len(), "{name}: {off} of {} features differ", ours.features.len());
         let gap = ours.logits.iter().zip(&tract.logits).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(gap <= 0.05, "{name}: {gap}");
+    }
+}
+
+/// The same of the float file.
+#[test]
+fn other_forms_of_float_are_taken() {
+    let changes: [Change; 6] = [
+        ("ReLU6 as a clip", clip_at_0_6),
+        ("mean by ReduceMean", mean_by_reduction),
+        ("no bias", |o| node(o, "c2").input.truncate(2)),
+        ("a map that is read before and behind its activation", |o| node(o, "s2").input[1] = "c1".into()),
+        ("a sum of one map with itself", |o| node(o, "s2").input[1] = "d2".into()),
+        ("a pool, a reshape", |o| {
+            o.node("MaxPool", &["r1"], "p1", &[("kernel_shape", &[3, 3]), ("pads", &[1, 1, 1, 1])]);
+            insert_last(o, 3);
+            node(o, "a1").input[0] = "p1".into();
+            let row = [1i64, -1].iter().flat_map(|v| v.to_le_bytes()).collect();
+            o.tensor("row", &[2], tract_onnx::pb::tensor_proto::DataType::Int64, row);
+            let flat = node(o, "flat");
+            (flat.op_type, flat.attribute) = ("Reshape".into(), vec![]);
+            flat.input.push("row".into());
+        }),
+    ];
+    let images = tiny::images(32);
+    for (name, change) in changes {
+        let mut onnx = tiny::network(false);
+        change(&mut onnx);
+        let ours = FusedEngine::from_onnx(&onnx.bytes(), name).unwrap().run(&images).unwrap();
+        let tract = TractEngine::from_onnx(&onnx.bytes(), name).unwrap().run(&images).unwrap();
+        for (a, b) in ours.features.iter().zip(&tract.features).chain(ours.logits.iter().zip(&tract.logits)) {
+            assert!((a - b).abs() <= 1e-5 * (1.0 + b.abs()), "{name}: {a} {b}");
+        }
     }
 }
 

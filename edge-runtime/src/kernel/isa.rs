@@ -97,6 +97,19 @@ impl Isa {
         Self::available().last().unwrap_or(Self::Portable)
     }
 
+    /// Lanes of its [`Vector`].
+    pub fn lanes(self) -> usize {
+        struct Lanes;
+        impl Kernel for Lanes {
+            type Output = usize;
+            #[inline(always)]
+            unsafe fn run<V: Vector>(self) -> usize {
+                V::LANES
+            }
+        }
+        dispatch(self, Lanes)
+    }
+
     /// Reads a set's name.
     ///
     /// # Errors

@@ -2,10 +2,13 @@
 //!
 //! A float kernel is written once, generic over [`Vector`], and [`dispatch`] instantiates it for each instruction set, so
 //! the AVX-512 code is the text that the tests run with AVX2 and with plain arrays. The set is chosen at run time by
-//! [`active`]; the variable `EXCON_ISA` overrides it. [`int8`] holds the fused kernels of quantized networks, written
-//! once over a trait of their own.
+//! [`active`]; the variable `EXCON_ISA` overrides it. [`graph`] describes a whole network; [`float`] runs one in f32,
+//! [`int8`] one in codes, by kernels that are written once over a trait of their own.
 
+mod buffer;
 mod clip;
+pub mod float;
+pub mod graph;
 pub mod int8;
 mod isa;
 mod vector;

@@ -15,19 +15,6 @@ const WIDEST: usize = 16;
 /// Inputs that are packed together, in cache.
 const PACKED: usize = 64;
 
-/// Vector lanes of an instruction set.
-pub(super) fn lanes(isa: Isa) -> usize {
-    struct Lanes;
-    impl Kernel for Lanes {
-        type Output = usize;
-        #[inline(always)]
-        unsafe fn run<V: Vector>(self) -> usize {
-            V::LANES
-        }
-    }
-    dispatch(isa, Lanes)
-}
-
 /// A run of output channels that one tile computes.
 #[derive(Debug, Clone, Copy)]
 struct Block {
@@ -52,7 +39,7 @@ pub(super) struct Packed {
 impl Packed {
     /// Packs `inputs × outputs` weights, `weight(input, output)` with `input` counting through the window.
     pub(super) fn new(isa: Isa, inputs: usize, outputs: usize, weight: impl Fn(usize, usize) -> f32 + Sync) -> Self {
-        let lanes = lanes(isa);
+        let lanes = isa.lanes();
         let mut blocks = vec![];
         let (mut first, mut len) = (0, 0);
         while first < outputs {

@@ -4,7 +4,7 @@
 //! One register tile: 6 window numbers × 2 vectors of output channels (12 × 2 where there are 32 registers, or 12 × 1),
 //! summed over a few rows, or images where those are small, then added to the thread's own gradient.
 
-use super::correlate::{Steps, lanes};
+use super::correlate::Steps;
 use excon_edge::kernel::{Isa, Kernel, Vector, dispatch};
 
 /// Window numbers come in multiples of this, so that no tile is partial.
@@ -43,7 +43,7 @@ impl WeightGradient {
         input: Steps,
         gradient: Steps,
     ) -> Self {
-        let channels = outputs.next_multiple_of(lanes(isa));
+        let channels = outputs.next_multiple_of(isa.lanes());
         offsets.resize(offsets.len().next_multiple_of(INPUT_UNIT), offsets.first().copied().unwrap_or(0));
         let band = (PIXELS / columns.max(1)).clamp(1, rows.max(1));
         let together = (PIXELS / (rows * columns).max(1)).max(1);

@@ -7,7 +7,7 @@ use super::Walk;
 use crate::fold::LayerOp;
 use excon_edge::engine::onnx::Attributes;
 use excon_edge::kernel::Clip;
-use excon_edge::kernel::int8::Window;
+use excon_edge::kernel::graph::Window;
 use tract_onnx::pb::NodeProto;
 
 impl Walk<'_> {

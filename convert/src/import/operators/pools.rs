@@ -5,7 +5,7 @@ use super::super::view::{AXES, Axis, Of, Outcome, View};
 use super::{Walk, axis};
 use crate::fold::{LayerOp, slide};
 use excon_edge::engine::onnx::Attributes;
-use excon_edge::kernel::int8::Window;
+use excon_edge::kernel::graph::Window;
 use tract_onnx::pb::NodeProto;
 
 impl Walk<'_> {

@@ -1,15 +1,18 @@
-//! From a checked ONNX graph with explicit quantize–dequantize pairs to a graph of fused int8 steps.
+//! From a checked ONNX graph to a graph of fused steps: float, or int8 with explicit quantize–dequantize pairs.
 //!
-//! Promises: what is lowered computes what the file says, up to values that lie on a rounding border; anything else (a
-//! float map, another operator, a form the kernels do not have) is an error that names the node, and the caller runs the
-//! file elsewhere. Nothing is skipped silently.
+//! Promises: what is lowered computes what the file says, in int8 up to values that lie on a rounding border; anything else
+//! (a map of the other format, another operator, a form the kernels do not have) is an error that names the node, and the
+//! caller runs the file elsewhere. Nothing is skipped silently.
 
+mod precision;
 mod stored;
 
 use super::Shapes;
 use super::onnx::{Attributes, Checked};
 use crate::kernel::Clip;
-use crate::kernel::int8::{Codes, Conv, Graph, Head, Map, MapId, Residual, Step};
+use crate::kernel::graph::{Conv, Format, Graph, Head, Map, MapId, Residual, Step};
+use crate::kernel::int8::Codes;
+pub(super) use precision::Precision;
 use std::collections::HashMap;
 use stored::{Constant, dequantize, floats, ints, window};
 use tract_onnx::pb::{NodeProto, TensorProto, tensor_proto::DataType};
@@ -25,12 +28,12 @@ enum Value<'a> {
     Constant(Constant),
     /// The picture.
     Picture,
-    /// Codes of a map.
-    Codes(MapId),
-    /// A map, dequantized.
+    /// A map as codes, and what they mean.
+    Codes(MapId, Codes),
+    /// A map as numbers; one of codes is dequantized.
     Real(MapId),
-    /// Computed and not quantized yet.
-    Open(Open),
+    /// Computed and not written to a map yet: an index into the open steps.
+    Open(usize),
     /// The mean of a map, possibly reshaped to a row.
     Pooled(MapId),
     /// The classifier's result.
@@ -39,18 +42,21 @@ enum Value<'a> {
 
 /// A step that waits for its output's codes.
 #[derive(Clone)]
-struct Open {
-    step: Step,
+struct Open<F: Format> {
+    step: Step<F>,
     shape: [usize; 3],
+    /// The map it was written to, if it was written as it stands.
+    written: Option<MapId>,
 }
 
 /// Lowers a whole network.
 ///
 /// # Errors
 /// A sentence fragment with the first node that does not fit, and why.
-pub(super) fn lower(checked: &Checked) -> Lowered<Graph> {
+pub(super) fn lower<F: Precision>(checked: &Checked) -> Lowered<Graph<F>> {
     let model = checked.model.graph.as_ref().ok_or("it holds no graph")?;
-    let mut lowering = Lowering { values: HashMap::new(), maps: vec![], steps: vec![], head: None, checked };
+    let mut lowering =
+        Lowering { values: HashMap::new(), open: vec![], maps: vec![], steps: vec![], head: None, checked };
     for tensor in &model.initializer {
         lowering.values.insert(&tensor.name, Value::Stored(tensor));
     }
@@ -60,10 +66,8 @@ pub(super) fn lower(checked: &Checked) -> Lowered<Graph> {
         let [output] = &node.output[..] else { return Err(format!("{}: not one output", node.name)) };
         lowering.values.insert(output, value);
     }
-    let features = match lowering.values.get("features") {
-        Some(Value::Real(map)) => *map,
-        _ => return Err("`features` is no dequantized map".into()),
-    };
+    let features = lowering.values.get("features").cloned().ok_or("`features` is not computed")?;
+    let features = lowering.map(features).map_err(|_| format!("`features` is no map of the {} kernels", F::NAME))?;
     let (pooled, head) = match (lowering.values.get("logits"), lowering.head) {
         (Some(Value::Logits), Some(head)) => head,
         _ => return Err("`logits` is not a linear layer's result".into()),
@@ -83,30 +87,58 @@ pub(super) fn lower(checked: &Checked) -> Lowered<Graph> {
     Ok(graph)
 }
 
-struct Lowering<'a> {
+struct Lowering<'a, F: Format> {
     values: HashMap<&'a str, Value<'a>>,
-    maps: Vec<Map>,
-    steps: Vec<Step>,
+    open: Vec<Open<F>>,
+    maps: Vec<Map<F>>,
+    steps: Vec<Step<F>>,
     head: Option<(MapId, Head)>,
     checked: &'a Checked,
 }
 
-impl<'a> Lowering<'a> {
+impl<'a, F: Precision> Lowering<'a, F> {
+    /// What an input of a node stands for.
+    fn input(&self, node: &NodeProto, at: usize) -> Lowered<Value<'a>> {
+        let name = node.input.get(at).filter(|n| !n.is_empty()).ok_or("an input is missing")?;
+        let value = self.values.get(name.as_str()).cloned();
+        value.ok_or_else(|| format!("its input `{name}` is not computed before"))
+    }
+
+    /// The map that a value is, written now where it was not and need not be quantized.
+    fn map(&mut self, value: Value<'a>) -> Lowered<MapId> {
+        match (value, F::PLAIN) {
+            (Value::Real(map), _) => Ok(map),
+            (Value::Picture, Some(_)) if !self.maps.is_empty() => Ok(0),
+            (Value::Picture, Some(codes)) => self.write(Value::Picture, codes),
+            (Value::Open(at), Some(codes)) => match self.open[at].written {
+                Some(map) => Ok(map),
+                None => {
+                    let map = self.write(Value::Open(at), codes)?;
+                    self.open[at].written = Some(map);
+                    Ok(map)
+                }
+            },
+            (_, Some(_)) => Err("it reads something else than a map".into()),
+            (_, None) => Err("it reads a float map".into()),
+        }
+    }
+
+    fn wait(&mut self, step: Step<F>, shape: [usize; 3]) -> Value<'a> {
+        self.open.push(Open { step, shape, written: None });
+        Value::Open(self.open.len() - 1)
+    }
+
     fn node(&mut self, node: &'a NodeProto) -> Lowered<Value<'a>> {
-        let input = |i: usize| -> Lowered<&Value<'a>> {
-            let name = node.input.get(i).filter(|n| !n.is_empty()).ok_or("an input is missing")?;
-            self.values.get(name.as_str()).ok_or_else(|| format!("its input `{name}` is not computed before"))
-        };
+        let attributes = Attributes(&node.attribute);
         match node.op_type.as_str() {
-            "Identity" => Ok(input(0)?.clone()),
+            "Identity" => self.input(node, 0),
             "QuantizeLinear" => {
-                let (source, codes) = (input(0)?.clone(), self.codes(node, None)?);
-                self.quantize(source, codes)
+                let (source, codes) = (self.input(node, 0)?, self.codes(node, None)?);
+                let stored = F::codes(codes).ok_or("other parts of the network are float")?;
+                self.write(source, stored).map(|map| Value::Codes(map, codes))
             }
-            "DequantizeLinear" => match input(0)? {
-                Value::Codes(map) => {
-                    let map = *map;
-                    let written = self.maps[map].codes;
+            "DequantizeLinear" => match self.input(node, 0)? {
+                Value::Codes(map, written) => {
                     if self.codes(node, Some(written.signed))? != written {
                         return Err("it reads codes by another scale than they were written with".into());
                     }
@@ -116,10 +148,14 @@ impl<'a> Lowering<'a> {
                 _ => Err("it reads neither a map nor a stored tensor".into()),
             },
             "Conv" => {
-                let Value::Real(map) = input(0)? else { return Err("it reads a float map".into()) };
-                self.conv(node, *map).map(Value::Open)
+                let source = self.input(node, 0)?;
+                let map = self.map(source)?;
+                self.conv(node, map)
             }
-            "Relu" => self.clip(input(0)?.clone(), Clip::RELU),
+            "Relu" => {
+                let source = self.input(node, 0)?;
+                self.clip(source, Clip::RELU)
+            }
             "Clip" => {
                 let limit = |i: usize, otherwise: f32| match node.input.get(i).filter(|n| !n.is_empty()) {
                     None => Ok(otherwise),
@@ -132,15 +168,16 @@ impl<'a> Lowering<'a> {
                 if clip.low > clip.high {
                     return Err("its limits are in the wrong order".into());
                 }
-                self.clip(input(0)?.clone(), clip)
+                let source = self.input(node, 0)?;
+                self.clip(source, clip)
             }
             "Add" => {
-                let values = [input(0)?.clone(), input(1)?.clone()];
-                self.add(values).map(Value::Open)
+                let values = [self.input(node, 0)?, self.input(node, 1)?];
+                self.add(values)
             }
             "MaxPool" => {
-                let Value::Real(map) = *input(0)? else { return Err("it reads a float map".into()) };
-                let attributes = Attributes(&node.attribute);
+                let source = self.input(node, 0)?;
+                let map = self.map(source)?;
                 if attributes.int("ceil_mode", 0) != 0 || attributes.int("storage_order", 0) != 0 {
                     return Err("rounding up and column order are not supported".into());
                 }
@@ -149,40 +186,46 @@ impl<'a> Lowering<'a> {
                 let from = &self.maps[map];
                 let [height, width] = window.output(from.height, from.width).ok_or("its window does not fit")?;
                 let shape = [from.channels, height, width];
-                Ok(Value::Open(Open { step: Step::MaxPool { input: map, output: 0, window }, shape }))
+                Ok(self.wait(Step::MaxPool { input: map, output: 0, window }, shape))
             }
-            "GlobalAveragePool" => match input(0)? {
-                Value::Real(map) => Ok(Value::Pooled(*map)),
-                _ => Err("it reads a float map".into()),
-            },
+            "GlobalAveragePool" => {
+                let source = self.input(node, 0)?;
+                self.map(source).map(Value::Pooled)
+            }
             "ReduceMean" => {
-                let Value::Real(map) = *input(0)? else { return Err("it reads a float map".into()) };
-                let axes = match Attributes(&node.attribute).ints("axes") {
+                let source = self.input(node, 0)?;
+                let map = self.map(source)?;
+                let axes = match attributes.ints("axes") {
                     Some(axes) => axes.to_vec(),
-                    None => axes_of(input(1)?)?,
+                    None => axes_of(&self.input(node, 1)?)?,
                 };
                 let spatial = matches!(axes[..], [2, 3] | [3, 2] | [-2, -1] | [-1, -2]);
                 if spatial { Ok(Value::Pooled(map)) } else { Err("it is not the mean over rows and columns".into()) }
             }
             "Flatten" | "Reshape" | "Squeeze" => {
-                let Value::Pooled(map) = *input(0)? else { return Err("only the pooled row is reshaped".into()) };
+                let Value::Pooled(map) = self.input(node, 0)? else {
+                    return Err("only the pooled row is reshaped".into());
+                };
                 let channels = self.maps[map].channels as i64;
-                let attributes = Attributes(&node.attribute);
                 let row = match node.op_type.as_str() {
                     "Flatten" => attributes.int("axis", 1) == 1,
-                    "Reshape" => matches!(axes_of(input(1)?)?[..], [n, c] if n < 2 && (c == -1 || c == channels)),
+                    "Reshape" => {
+                        matches!(axes_of(&self.input(node, 1)?)?[..], [n, c] if n < 2 && (c == -1 || c == channels))
+                    }
                     _ if node.input.len() < 2 => true,
-                    _ => matches!(axes_of(input(1)?)?[..], [2, 3] | [3, 2] | [-2, -1] | [-1, -2]),
+                    _ => matches!(axes_of(&self.input(node, 1)?)?[..], [2, 3] | [3, 2] | [-2, -1] | [-1, -2]),
                 };
                 if row { Ok(Value::Pooled(map)) } else { Err("it does not give one row of channels".into()) }
             }
             "Gemm" => {
-                let Value::Pooled(map) = *input(0)? else { return Err("it reads something else than the pool".into()) };
+                let Value::Pooled(map) = self.input(node, 0)? else {
+                    return Err("it reads something else than the pool".into());
+                };
                 let head = self.classifier(node, self.maps[map].channels)?;
                 self.head = Some((map, head));
                 Ok(Value::Logits)
             }
-            _ => Err("the int8 kernels have no such operator".into()),
+            _ => Err(format!("the {} kernels have no such operator", F::NAME)),
         }
     }
 
@@ -211,13 +254,14 @@ impl<'a> Lowering<'a> {
         Ok(Codes { scale: floats(scale)[0], zero, signed: signed.or(kind).unwrap_or(false) })
     }
 
-    /// Gives a computed value its codes: a new map, and the step that writes it.
-    fn quantize(&mut self, source: Value<'a>, codes: Codes) -> Lowered<Value<'a>> {
+    /// A new map of a computed value, and the step that writes it.
+    fn write(&mut self, source: Value<'a>, codes: F::Codes) -> Lowered<MapId> {
         let map = self.maps.len();
         let [channels, height, width] = match source {
             Value::Picture if map == 0 => self.checked.shapes.input,
             Value::Picture => return Err("the picture is quantized twice, or not first".into()),
-            Value::Open(Open { mut step, shape }) if map > 0 => {
+            Value::Open(at) if map > 0 => {
+                let Open { mut step, shape, .. } = self.open[at].clone();
                 match &mut step {
                     Step::Conv(Conv { output, .. }) | Step::Add { output, .. } | Step::MaxPool { output, .. } => {
                         *output = map;
@@ -229,7 +273,7 @@ impl<'a> Lowering<'a> {
             _ => return Err("it quantizes something else than the picture, a convolution, a sum or a pool".into()),
         };
         self.maps.push(Map { channels, height, width, codes });
-        Ok(Value::Codes(map))
+        Ok(map)
     }
 
     /// Weights of a pair that reads a stored tensor.
@@ -251,66 +295,64 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    fn conv(&self, node: &NodeProto, input: MapId) -> Lowered<Open> {
+    fn conv(&mut self, node: &NodeProto, input: MapId) -> Lowered<Value<'a>> {
         let weight = self.constant(node.input.get(1).ok_or("its weights are missing")?)?;
-        let (Some((bytes, scales)), [outputs, _, rows, columns]) = (weight.bytes, &weight.dims[..]) else {
-            return Err("its weights are no signed bytes of four dimensions".into());
+        let [outputs, _, rows, columns] = weight.dims[..] else {
+            return Err("its weights have not four dimensions".into());
         };
+        let (weight, weight_scale) = F::weights(weight)?;
         let bias = match node.input.get(2).filter(|n| !n.is_empty()) {
             Some(name) => self.constant(name)?.values,
-            None => vec![0.0; *outputs],
+            None => vec![0.0; outputs],
         };
         let attributes = Attributes(&node.attribute);
-        if attributes.sizes("kernel_shape")?.is_some_and(|k: [usize; 2]| k != [*rows, *columns]) {
+        if attributes.sizes("kernel_shape")?.is_some_and(|k: [usize; 2]| k != [rows, columns]) {
             return Err("its kernel is not as large as its weights".into());
         }
-        let window = window(&attributes, [*rows, *columns])?;
+        let window = window(&attributes, [rows, columns])?;
         let groups = usize::try_from(attributes.int("group", 1)).map_err(|_| "its groups are negative")?;
         let from = &self.maps[input];
         let [height, width] = window.output(from.height, from.width).ok_or("its window does not fit")?;
-        let step = Step::Conv(Conv {
-            input,
-            output: 0,
-            weight: bytes,
-            weight_scale: scales,
-            bias,
-            window,
-            groups,
-            clip: Clip::NONE,
-            residual: None,
-        });
-        Ok(Open { step, shape: [*outputs, height, width] })
+        let clip = Clip::NONE;
+        let conv = Conv { input, output: 0, weight, weight_scale, bias, window, groups, clip, residual: None };
+        Ok(self.wait(Step::Conv(conv), [outputs, height, width]))
     }
 
     /// An activation behind a step that waits for its codes.
-    fn clip(&self, source: Value<'a>, by: Clip) -> Lowered<Value<'a>> {
-        let Value::Open(mut open) = source else {
+    fn clip(&mut self, source: Value<'a>, by: Clip) -> Lowered<Value<'a>> {
+        let Value::Open(at) = source else {
             return Err("it stands behind something else than a convolution or a sum".into());
         };
-        match &mut open.step {
+        let Open { mut step, shape, .. } = self.open[at].clone();
+        match &mut step {
             Step::Conv(Conv { clip, .. }) | Step::Add { clip, .. } => *clip = clip.then(by),
             Step::MaxPool { .. } => return Err("it stands behind a pool".into()),
         }
-        Ok(Value::Open(open))
+        Ok(self.wait(step, shape))
     }
 
-    fn add(&self, values: [Value<'a>; 2]) -> Lowered<Open> {
+    fn add(&mut self, values: [Value<'a>; 2]) -> Lowered<Value<'a>> {
+        let values = match (values, F::PLAIN) {
+            ([a, b], Some(_)) => [Value::Real(self.map(a)?), Value::Real(self.map(b)?)],
+            (values, None) => values,
+        };
         let shape = |id: MapId| [self.maps[id].channels, self.maps[id].height, self.maps[id].width];
         match values {
             [Value::Real(a), Value::Real(b)] if shape(a) == shape(b) => {
                 let step = Step::Add { inputs: [a, b], output: 0, clip: Clip::NONE };
-                Ok(Open { step, shape: shape(a) })
+                Ok(self.wait(step, shape(a)))
             }
             // A convolution that is summed before it is rounded.
-            [Value::Open(open), Value::Real(map)] | [Value::Real(map), Value::Open(open)]
-                if open.shape == shape(map) =>
+            [Value::Open(at), Value::Real(map)] | [Value::Real(map), Value::Open(at)]
+                if self.open[at].shape == shape(map) =>
             {
-                let Step::Conv(mut conv) = open.step else { return Err("it sums something else than maps".into()) };
+                let Open { step, shape, .. } = self.open[at].clone();
+                let Step::Conv(mut conv) = step else { return Err("it sums something else than maps".into()) };
                 if conv.clip != Clip::NONE || conv.residual.is_some() {
                     return Err("only a plain convolution is summed without being quantized".into());
                 }
                 conv.residual = Some(Residual { map, between: None });
-                Ok(Open { step: Step::Conv(conv), shape: open.shape })
+                Ok(self.wait(Step::Conv(conv), shape))
             }
             _ => Err("it does not sum two maps of one shape".into()),
         }

@@ -2,12 +2,12 @@
 
 use super::super::onnx::Attributes;
 use super::Lowered;
-use crate::kernel::int8::Window;
+use crate::kernel::graph::Window;
 use tract_onnx::pb::{TensorProto, tensor_proto::DataType};
 
 /// Dequantized weights, with their bytes where they were signed bytes around 0.
 #[derive(Clone)]
-pub(super) struct Constant {
+pub(in crate::engine) struct Constant {
     pub dims: Vec<usize>,
     pub values: Vec<f32>,
     pub bytes: Option<(Vec<i8>, Vec<f32>)>,

@@ -140,13 +140,6 @@ impl<D: Dot> MaxPool<D> {
             lowest: low as i32 + D::Code::shift(&from),
         }
     }
-
-    /// Rows or columns under the window that lie on the map.
-    fn inside(&self, at: usize, side: usize, size: usize) -> std::ops::Range<usize> {
-        let start = at * self.window.stride[side];
-        let end = (start + self.window.kernel[side]).saturating_sub(self.window.before[side]);
-        start.saturating_sub(self.window.before[side])..end.min(size)
-    }
 }
 
 /// [`MaxPool`] on its data.
@@ -164,8 +157,8 @@ impl<D: Dot> Task<D> for RunMaxPool<'_, D> {
                 let at = pool.output.at(y, x);
                 let to = &mut output[at..at + pool.output.channels];
                 to.fill(lowest);
-                for row in pool.inside(y, 0, pool.input.height) {
-                    for column in pool.inside(x, 1, pool.input.width) {
+                for row in pool.window.inside(y, 0, pool.input.height) {
+                    for column in pool.window.inside(x, 1, pool.input.width) {
                         let from = pool.input.at(row, column);
                         for (best, &code) in to.iter_mut().zip(&input[from..]) {
                             *best = (*best).max(code);

@@ -12,7 +12,6 @@
 //!
 //! [`mod@reference`] says the same once more in plain loops and is what the vector code is tested against.
 
-mod buffer;
 mod check;
 mod dense;
 mod depthwise;
@@ -26,11 +25,10 @@ mod sets;
 mod tests;
 mod winograd;
 
+use super::buffer;
+use super::graph::{self, Head, MapId, Window};
 use crate::kernel::Clip;
-pub use network::{Executor, StepDescription, build};
-
-/// Most values of all maps together that an arena is made for.
-const MAX_ARENA: usize = 1 << 28;
+pub use network::build;
 
 /// What the codes of a map mean.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -70,182 +68,18 @@ fn round(v: f32) -> f32 {
     (v + MAGIC) - MAGIC
 }
 
+/// Numbers of a quantized network: maps of codes, signed bytes as weights.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Int8;
+
 /// A quantized map.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Map {
-    /// Channels.
-    pub channels: usize,
-    /// Rows.
-    pub height: usize,
-    /// Columns.
-    pub width: usize,
-    /// What its codes mean.
-    pub codes: Codes,
-}
-
-impl Map {
-    /// Rows (0) or columns (1).
-    fn side(&self, side: usize) -> usize {
-        [self.height, self.width][side]
-    }
-}
-
-/// Index into [`Graph::maps`].
-pub type MapId = usize;
-
-/// A window that slides over a map: kernel of a convolution or of a pool. Pairs are rows, columns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Window {
-    /// Size.
-    pub kernel: [usize; 2],
-    /// Step.
-    pub stride: [usize; 2],
-    /// Distance of neighbouring taps.
-    pub dilation: [usize; 2],
-    /// Padding above and left.
-    pub before: [usize; 2],
-    /// Padding below and right.
-    pub after: [usize; 2],
-}
-
-impl Window {
-    /// Rows and columns of the result for a map of `height × width`; nothing where the window does not fit.
-    pub fn output(&self, height: usize, width: usize) -> Option<[usize; 2]> {
-        let side = |i: usize, size: usize| {
-            let reach = self.dilation[i].checked_mul(self.kernel[i].checked_sub(1)?)? + 1;
-            let room = (size + self.before[i] + self.after[i]).checked_sub(reach)?;
-            Some(room.checked_div(self.stride[i])? + 1)
-        };
-        Some([side(0, height)?, side(1, width)?])
-    }
-}
-
-/// A convolution with what follows it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Conv {
-    /// Map it reads.
-    pub input: MapId,
-    /// Map it writes.
-    pub output: MapId,
-    /// `outputs × inputs/groups × rows × columns`, zero point 0.
-    pub weight: Vec<i8>,
-    /// One for each output channel.
-    pub weight_scale: Vec<f32>,
-    /// One for each output channel.
-    pub bias: Vec<f32>,
-    /// Geometry.
-    pub window: Window,
-    /// Groups of channels; both channel counts are multiples.
-    pub groups: usize,
-    /// Activation at the end: behind the residual sum where there is one.
-    pub clip: Clip,
-    /// A map added before the end.
-    pub residual: Option<Residual>,
-}
-
-/// The sum at the end of a residual block.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Residual {
-    /// The other summand; as large as the output.
-    pub map: MapId,
-    /// Codes that the convolution is rounded to before the sum, and the activation before that rounding.
-    pub between: Option<(Codes, Clip)>,
-}
-
-/// One step of a network.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Step {
-    /// Convolution, requantization, residual sum, activation.
-    Conv(Conv),
-    /// Sum of two maps of one shape.
-    Add {
-        /// Summands.
-        inputs: [MapId; 2],
-        /// Map it writes.
-        output: MapId,
-        /// Activation behind the sum.
-        clip: Clip,
-    },
-    /// Max pooling; padding never wins.
-    MaxPool {
-        /// Map it reads.
-        input: MapId,
-        /// Map it writes.
-        output: MapId,
-        /// Geometry; dilation 1.
-        window: Window,
-    },
-}
-
-impl Step {
-    /// Maps it reads.
-    pub fn inputs(&self) -> Vec<MapId> {
-        match self {
-            Self::Conv(c) => std::iter::once(c.input).chain(c.residual.map(|r| r.map)).collect(),
-            Self::Add { inputs, .. } => inputs.to_vec(),
-            Self::MaxPool { input, .. } => vec![*input],
-        }
-    }
-
-    /// Map it writes.
-    pub fn output(&self) -> MapId {
-        match self {
-            Self::Conv(c) => c.output,
-            Self::Add { output, .. } | Self::MaxPool { output, .. } => *output,
-        }
-    }
-}
-
-/// The f32 classifier behind the global average of the last map.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Head {
-    /// `classes × channels`.
-    pub weight: Vec<f32>,
-    /// One for each class.
-    pub bias: Vec<f32>,
-}
-
-/// A quantized network: map 0 is the input, each step writes one more map, the last feature map is pooled and classified.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Graph {
-    /// All maps.
-    pub maps: Vec<Map>,
-    /// Steps in the order of execution; each writes a map of its own.
-    pub steps: Vec<Step>,
-    /// The last feature map.
-    pub features: MapId,
-    /// The classifier.
-    pub head: Head,
-}
-
-impl Graph {
-    /// Makes each sum one step with the convolution before it, where nothing else reads that convolution.
-    pub fn fuse(&mut self) {
-        let mut readers = vec![0usize; self.maps.len()];
-        self.steps.iter().flat_map(Step::inputs).chain([self.features]).for_each(|m| readers[m] += 1);
-        while let Some((conv, sum)) = self.fusible(&readers) {
-            let Step::Add { inputs, output, clip } = self.steps.remove(sum) else { return };
-            if let Step::Conv(c) = &mut self.steps[conv] {
-                let other = if inputs[0] == c.output { inputs[1] } else { inputs[0] };
-                let between = Some((self.maps[c.output].codes, c.clip));
-                c.residual = Some(Residual { map: other, between });
-                (c.output, c.clip) = (output, clip);
-            }
-        }
-    }
-
-    /// Positions of a convolution and of the sum it can take in: the other summand must exist before it.
-    fn fusible(&self, readers: &[usize]) -> Option<(usize, usize)> {
-        let made = |map: MapId| self.steps.iter().position(|s| s.output() == map);
-        self.steps.iter().enumerate().find_map(|(sum, step)| {
-            let Step::Add { inputs, .. } = step else { return None };
-            let [a, b] = inputs.map(made);
-            let (last, first, map) = if a >= b { (a?, b, inputs[0]) } else { (b?, a, inputs[1]) };
-            let fits = matches!(&self.steps[last], Step::Conv(c) if c.residual.is_none()) && readers[map] == 1;
-            (fits && first.is_none_or(|f| f < last)).then_some((last, sum))
-        })
-    }
-}
+pub type Map = graph::Map<Int8>;
+/// A quantized convolution; zero points of weights are 0.
+pub type Conv = graph::Conv<Int8>;
+/// One step of a quantized network.
+pub type Step = graph::Step<Int8>;
+/// A quantized network.
+pub type Graph = graph::Graph<Int8>;
 
 /// The constants of one convolution's end, as the module's first paragraph defines them.
 #[derive(Debug, Clone, PartialEq)]

@@ -7,41 +7,11 @@ use super::dot::{Code, Dot};
 use super::elementwise::{Classify, MaxPool, Quantize, RunMaxPool, RunSum, Sum};
 use super::end::{Data, Special};
 use super::sets;
-use super::{Conv, Graph, MAX_ARENA, Map, MapId, Step, Window};
+use super::{Graph, Map, MapId, Step};
 use crate::kernel::Isa;
+use crate::kernel::graph::{Executor, MAX_ARENA, StepDescription, describe};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
-
-/// A network ready to run. Threads may share it.
-pub trait Executor: Send + Sync {
-    /// Runs one picture (planar, normalised) to logits and the dequantized last map (planar). Equal inputs give equal bits,
-    /// on every instruction set.
-    ///
-    /// # Panics
-    /// When a slice has not the size that the graph says.
-    fn run(&self, image: &[f32], logits: &mut [f32], features: &mut [f32]);
-
-    /// The instruction set it was made for.
-    fn isa(&self) -> Isa;
-
-    /// What its steps are, in the order of [`Executor::time`]: quantizing the picture, each fused step, the classifier.
-    fn steps(&self) -> Vec<StepDescription>;
-
-    /// Runs one picture and lowers each step's `seconds` to what it took, where that is less.
-    ///
-    /// # Panics
-    /// When a slice has not the size that the graph says.
-    fn time(&self, image: &[f32], seconds: &mut [f64]);
-}
-
-/// A step of a network, for a profile.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StepDescription {
-    /// Such as `conv 3×3/2 16→32 at 16×16, sum`.
-    pub name: String,
-    /// Multiplications.
-    pub products: u64,
-}
 
 /// Makes a graph ready for an instruction set; one the processor lacks falls back to [`Isa::Portable`], and AVX-512 without
 /// VNNI to AVX2.
@@ -171,7 +141,7 @@ impl<D: Dot> Network<D> {
         for step in &graph.steps {
             ready.push(prepare::<D>(step, &graph.maps, &layouts, &slot)?);
         }
-        let descriptions = describe(graph);
+        let descriptions = describe(graph, "quantize");
         // The packed copy stands for the weights from here on.
         let mut graph = graph.clone();
         graph.steps.clear();
@@ -265,39 +235,6 @@ impl<D: Dot> Executor for Network<D> {
     }
 }
 
-fn describe(graph: &Graph) -> Vec<StepDescription> {
-    let size = |m: &Map| format!("{}×{}", m.height, m.width);
-    let input = &graph.maps[0];
-    let mut all = vec![StepDescription { name: format!("quantize {} {}", input.channels, size(input)), products: 0 }];
-    for step in &graph.steps {
-        let to = &graph.maps[step.output()];
-        let kind = |w: &Window| {
-            let stride = if w.stride == [1, 1] { String::new() } else { format!("/{}", w.stride[0]) };
-            format!("{}×{}{stride}", w.kernel[0], w.kernel[1])
-        };
-        all.push(match step {
-            Step::Conv(c) => {
-                let end = if c.residual.is_some() { ", sum" } else { "" };
-                let (what, from) = (kind(&c.window), graph.maps[c.input].channels);
-                let name = match c.groups {
-                    1 => format!("conv {what} {from}→{} to {}{end}", to.channels, size(to)),
-                    _ if is_depthwise(c, &graph.maps) => format!("depthwise {what} {from} to {}{end}", size(to)),
-                    groups => format!("conv {what} {from}→{} in {groups} groups to {}{end}", to.channels, size(to)),
-                };
-                StepDescription { name, products: (c.weight.len() * to.height * to.width) as u64 }
-            }
-            Step::Add { .. } => StepDescription { name: format!("sum {} {}", to.channels, size(to)), products: 0 },
-            Step::MaxPool { window, .. } => {
-                StepDescription { name: format!("max pool {} to {}", kind(window), size(to)), products: 0 }
-            }
-        });
-    }
-    let last = &graph.maps[graph.features];
-    let products = graph.head.weight.len() as u64;
-    all.push(StepDescription { name: format!("mean, linear {}→{}", last.channels, graph.head.bias.len()), products });
-    all
-}
-
 /// Halo and channel padding that the readers of each map need.
 fn layouts<D: Dot>(graph: &Graph) -> Vec<Layout> {
     let mut halo = vec![([0; 2], [0; 2]); graph.maps.len()];
@@ -314,7 +251,7 @@ fn layouts<D: Dot>(graph: &Graph) -> Vec<Layout> {
             }
         }
         let dense =
-            matches!(step, Step::Conv(c) if !is_depthwise(c, &graph.maps) && c.residual.is_none_or(|r| r.map != 0));
+            matches!(step, Step::Conv(c) if !c.is_depthwise(&graph.maps) && c.residual.is_none_or(|r| r.map != 0));
         narrow &= dense || !step.inputs().contains(&0);
     }
     let layout = |id: MapId| {
@@ -326,18 +263,10 @@ fn layouts<D: Dot>(graph: &Graph) -> Vec<Layout> {
     (0..graph.maps.len()).map(layout).collect()
 }
 
-fn is_depthwise(conv: &Conv, maps: &[Map]) -> bool {
-    conv.groups > 1 && conv.groups == maps[conv.input].channels && conv.groups == maps[conv.output].channels
-}
-
 /// A slot for each map. A map takes over the slot of one that is read no more, if both lie alike: the halo is written
 /// only once.
 fn assign(graph: &Graph, layouts: &[Layout]) -> (Vec<usize>, Vec<Layout>) {
-    let mut last_read = vec![0; graph.maps.len()];
-    for (at, step) in graph.steps.iter().enumerate() {
-        step.inputs().into_iter().for_each(|m| last_read[m] = at);
-    }
-    last_read[graph.features] = usize::MAX;
+    let last_read = graph.last_reads();
     let mut slots: Vec<Layout> = vec![layouts[0]];
     // For each slot, the step after which it is free.
     let mut busy = vec![last_read[0]];
@@ -362,7 +291,7 @@ fn prepare<D: Dot>(step: &Step, maps: &[Map], layouts: &[Layout], slot: &[usize]
         Step::Conv(conv) => {
             let other = conv.residual.map(|r| r.map);
             let (from, to, beside) = (&layouts[conv.input], &layouts[output], other.map(|r| &layouts[r]));
-            let work = if is_depthwise(conv, maps) {
+            let work = if conv.is_depthwise(maps) {
                 match depthwise::columns(conv, maps, from, to) {
                     Some(work) => Work::Special(work),
                     None => Work::Depthwise(Depthwise::new(conv, maps, from, to, beside)),

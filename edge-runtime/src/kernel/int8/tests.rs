@@ -4,6 +4,7 @@
 use super::*;
 use crate::fixture::{Golden, json};
 use crate::kernel::Isa;
+use crate::kernel::graph::Residual;
 use proptest::prelude::*;
 
 /// Numbers for weights and pictures; proptest draws the shapes and this seed.

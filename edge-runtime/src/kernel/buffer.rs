@@ -9,7 +9,7 @@ const LINE: usize = 64;
 struct Line([u8; LINE]);
 
 /// Plain numbers: any bytes are a value. Kept to this module's types by being sealed in it.
-pub(super) trait Number: Copy + Send + Sync + 'static {}
+pub(in crate::kernel) trait Number: Copy + Send + Sync + 'static {}
 impl Number for i8 {}
 impl Number for u8 {}
 impl Number for i16 {}
@@ -17,7 +17,7 @@ impl Number for i32 {}
 impl Number for f32 {}
 
 /// A fixed number of numbers.
-pub(super) struct Buffer<T> {
+pub(in crate::kernel) struct Buffer<T> {
     lines: Vec<Line>,
     len: usize,
     kind: std::marker::PhantomData<T>,
