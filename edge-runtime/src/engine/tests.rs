@@ -187,7 +187,16 @@ fn mean_by_reduction(o: &mut tiny::Onnx) {
 
 #[test]
 fn what_the_fused_kernels_leave_runs_on_tract_and_says_why() {
-    let float: [Change; 3] = [
+    let float: [Change; 4] = [
+        ("again and again", |o| {
+            // Four steps of one convolution's weights.
+            let sums: [[&str; 3]; 3] = [["e0", "e1", "t0"], ["t0", "e2", "t1"], ["t1", "e3", "t2"]];
+            ["e0", "e1", "e2", "e3"].iter().for_each(|e| o.node("Relu", &["c2"], e, &[]));
+            sums.iter().for_each(|[a, b, sum]| o.node("Add", &[a, b], sum, &[]));
+            let added = o.graph().node.split_off(12);
+            o.graph().node.splice(6..6, added);
+            node(o, "s2").input[0] = "t2".into();
+        }),
         ("r1_node (Relu): it stands behind a pool", |o| {
             o.node("MaxPool", &["c1"], "p1", &[("kernel_shape", &[1, 1])]);
             insert_last(o, 2);

@@ -1,5 +1,5 @@
-//! An ONNX file, float or int8 (explicit quantize–dequantize pairs), executed by tract node by node: what runs float
-//! files and those the int8 kernels do not take.
+//! An ONNX file, float or int8 (explicit quantize–dequantize pairs), executed by tract node by node: what runs files that
+//! the fused kernels do not take.
 //!
 //! One plan for a batch of one is built at load and shared by all threads. Files pass the gate in `onnx.rs` before
 //! tract sees them.

@@ -14,10 +14,15 @@ use crate::kernel::graph::{Conv, Format, Graph, Head, Map, MapId, Residual, Step
 use crate::kernel::int8::Codes;
 pub(super) use precision::Precision;
 use std::collections::HashMap;
+use std::rc::Rc;
 use stored::{Constant, dequantize, floats, ints, window};
 use tract_onnx::pb::{NodeProto, TensorProto, tensor_proto::DataType};
 
 type Lowered<T> = Result<T, String>;
+
+/// Steps hold at most so many times the numbers that the file stores, however often it reads one convolution before and
+/// behind activations: each time is a step of its own.
+const MOST_COPIES: usize = 2;
 
 /// What a name of the graph stands for.
 #[derive(Clone)]
@@ -40,10 +45,11 @@ enum Value<'a> {
     Logits,
 }
 
-/// A step that waits for its output's codes.
+/// A step that waits for its output's codes. Values before and behind an activation share its weights.
 #[derive(Clone)]
 struct Open<F: Format> {
-    step: Step<F>,
+    step: Rc<Step<F>>,
+    clip: Clip,
     shape: [usize; 3],
     /// The map it was written to, if it was written as it stands.
     written: Option<MapId>,
@@ -55,8 +61,17 @@ struct Open<F: Format> {
 /// A sentence fragment with the first node that does not fit, and why.
 pub(super) fn lower<F: Precision>(checked: &Checked) -> Lowered<Graph<F>> {
     let model = checked.model.graph.as_ref().ok_or("it holds no graph")?;
-    let mut lowering =
-        Lowering { values: HashMap::new(), open: vec![], maps: vec![], steps: vec![], head: None, checked };
+    let stored =
+        model.initializer.iter().map(|t| t.dims.iter().product::<i64>().unsigned_abs() as usize).sum::<usize>();
+    let mut lowering = Lowering {
+        values: HashMap::new(),
+        open: vec![],
+        maps: vec![],
+        steps: vec![],
+        head: None,
+        weights_left: MOST_COPIES * stored,
+        checked,
+    };
     for tensor in &model.initializer {
         lowering.values.insert(&tensor.name, Value::Stored(tensor));
     }
@@ -93,6 +108,8 @@ struct Lowering<'a, F: Format> {
     maps: Vec<Map<F>>,
     steps: Vec<Step<F>>,
     head: Option<(MapId, Head)>,
+    /// Weights that steps may still hold.
+    weights_left: usize,
     checked: &'a Checked,
 }
 
@@ -124,7 +141,7 @@ impl<'a, F: Precision> Lowering<'a, F> {
     }
 
     fn wait(&mut self, step: Step<F>, shape: [usize; 3]) -> Value<'a> {
-        self.open.push(Open { step, shape, written: None });
+        self.open.push(Open { step: Rc::new(step), clip: Clip::NONE, shape, written: None });
         Value::Open(self.open.len() - 1)
     }
 
@@ -261,14 +278,20 @@ impl<'a, F: Precision> Lowering<'a, F> {
             Value::Picture if map == 0 => self.checked.shapes.input,
             Value::Picture => return Err("the picture is quantized twice, or not first".into()),
             Value::Open(at) if map > 0 => {
-                let Open { mut step, shape, .. } = self.open[at].clone();
+                let open = &self.open[at];
+                let mut step = Step::clone(&open.step);
                 match &mut step {
-                    Step::Conv(Conv { output, .. }) | Step::Add { output, .. } | Step::MaxPool { output, .. } => {
-                        *output = map;
+                    Step::Conv(Conv { output, clip, .. }) | Step::Add { output, clip, .. } => {
+                        (*output, *clip) = (map, open.clip);
                     }
+                    Step::MaxPool { output, .. } => *output = map,
+                }
+                if let Step::Conv(conv) = &step {
+                    let left = self.weights_left.checked_sub(conv.weight.len());
+                    self.weights_left = left.ok_or("a convolution is computed again and again")?;
                 }
                 self.steps.push(step);
-                shape
+                open.shape
             }
             _ => return Err("it quantizes something else than the picture, a convolution, a sum or a pool".into()),
         };
@@ -323,12 +346,13 @@ impl<'a, F: Precision> Lowering<'a, F> {
         let Value::Open(at) = source else {
             return Err("it stands behind something else than a convolution or a sum".into());
         };
-        let Open { mut step, shape, .. } = self.open[at].clone();
-        match &mut step {
-            Step::Conv(Conv { clip, .. }) | Step::Add { clip, .. } => *clip = clip.then(by),
-            Step::MaxPool { .. } => return Err("it stands behind a pool".into()),
+        let mut open = self.open[at].clone();
+        if let Step::MaxPool { .. } = *open.step {
+            return Err("it stands behind a pool".into());
         }
-        Ok(self.wait(step, shape))
+        (open.clip, open.written) = (open.clip.then(by), None);
+        self.open.push(open);
+        Ok(Value::Open(self.open.len() - 1))
     }
 
     fn add(&mut self, values: [Value<'a>; 2]) -> Lowered<Value<'a>> {
@@ -346,9 +370,11 @@ impl<'a, F: Precision> Lowering<'a, F> {
             [Value::Open(at), Value::Real(map)] | [Value::Real(map), Value::Open(at)]
                 if self.open[at].shape == shape(map) =>
             {
-                let Open { step, shape, .. } = self.open[at].clone();
-                let Step::Conv(mut conv) = step else { return Err("it sums something else than maps".into()) };
-                if conv.clip != Clip::NONE || conv.residual.is_some() {
+                let Open { step, clip, shape, .. } = self.open[at].clone();
+                let Step::Conv(mut conv) = Step::clone(&step) else {
+                    return Err("it sums something else than maps".into());
+                };
+                if clip != Clip::NONE || conv.residual.is_some() {
                     return Err("only a plain convolution is summed without being quantized".into());
                 }
                 conv.residual = Some(Residual { map, between: None });

@@ -13,6 +13,9 @@ use crate::kernel::{Isa, dispatch};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+/// Most weights that a grouped convolution becomes when its zeros are written out.
+const MAX_SPREAD: usize = 1 << 24;
+
 /// Makes a graph ready for an instruction set; one the processor lacks falls back to [`Isa::Portable`].
 ///
 /// # Errors
@@ -229,8 +232,9 @@ fn prepare(step: &Step, form: Form, graph: &Graph, layouts: &[Layout], lanes: us
                 Form::Winograd(side) => Work::Winograd(Winograd::new(side, conv, lanes, from, to, beside)),
                 Form::Dense => {
                     let taps = conv.window.kernel.iter().product::<usize>();
-                    if to.pixel.saturating_mul(taps).saturating_mul(from.channels) > MAX_ARENA / 2 {
-                        return Err("the weights of a convolution are too large to spread out".into());
+                    let spread = to.pixel.saturating_mul(taps).saturating_mul(from.channels);
+                    if conv.groups > 1 && spread > MAX_SPREAD {
+                        return Err("a grouped convolution is too large to spread out".into());
                     }
                     Work::Dense(Dense::new(conv, maps, lanes, from, to, beside))
                 }

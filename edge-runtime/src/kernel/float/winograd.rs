@@ -5,105 +5,24 @@
 //! fewer. F(4 × 4) interpolates at 0, ±1/√2, ±√2 and ∞, whose transforms have small, balanced entries and so lose less
 //! to rounding than those of 0, ±1, ±2 and ∞.
 
+mod form;
+
 use super::buffer::Buffer;
 use super::dense::{Block, Run, VECTORS, blocks, most_pixels, tile, with_pixels};
 use super::end::{Data, End, Place};
 use super::layout::Layout;
 use super::{Conv, Map};
 use crate::kernel::{Kernel, Vector};
+use form::{Form, Four, Two, transformed};
 
 /// Transformed input that is worked on at a time, numbers: a part of the second cache.
 const BLOCK: usize = 32 << 10;
-
-/// One dimension of F(m, 3): `IN = m + 2` numbers to `OUT = m`.
-pub(super) trait Form<const IN: usize, const OUT: usize> {
-    /// Rows of `G`.
-    const WEIGHTS: [[f64; 3]; IN];
-
-    /// `Bᵀ` times a column.
-    ///
-    /// # Safety
-    /// The processor must have the set of `V`.
-    unsafe fn input<V: Vector>(d: [V; IN]) -> [V; IN];
-
-    /// `Aᵀ` times a column.
-    ///
-    /// # Safety
-    /// The processor must have the set of `V`.
-    unsafe fn output<V: Vector>(m: [V; IN]) -> [V; OUT];
-}
-
-/// F(2, 3).
-struct Two;
-
-impl Form<4, 2> for Two {
-    const WEIGHTS: [[f64; 3]; 4] = [[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]];
-
-    #[inline(always)]
-    unsafe fn input<V: Vector>(d: [V; 4]) -> [V; 4] {
-        // SAFETY: vouched for by the caller.
-        unsafe { [d[0].sub(d[2]), d[1].add(d[2]), d[2].sub(d[1]), d[1].sub(d[3])] }
-    }
-
-    #[inline(always)]
-    unsafe fn output<V: Vector>(m: [V; 4]) -> [V; 2] {
-        // SAFETY: vouched for by the caller.
-        unsafe { [m[0].add(m[1]).add(m[2]), m[1].sub(m[2]).sub(m[3])] }
-    }
-}
-
-/// F(4, 3) at 0, ±a, ±b and ∞ with `a = 1/√2`, `b = √2`.
-struct Four;
-
-const A: f64 = std::f64::consts::FRAC_1_SQRT_2;
-const B: f64 = std::f64::consts::SQRT_2;
-
-impl Form<6, 4> for Four {
-    // 1 / Π (p − q) over the other points q: 1 / (a²b²) = 1 at 0, 1 / (2a²(a² − b²)) at ±a, 1 / (2b²(b² − a²)) at ±b.
-    const WEIGHTS: [[f64; 3]; 6] = [
-        [1.0, 0.0, 0.0],
-        [-2.0 / 3.0, -2.0 / 3.0 * A, -1.0 / 3.0],
-        [-2.0 / 3.0, 2.0 / 3.0 * A, -1.0 / 3.0],
-        [1.0 / 6.0, 1.0 / 6.0 * B, 1.0 / 3.0],
-        [1.0 / 6.0, -1.0 / 6.0 * B, 1.0 / 3.0],
-        [0.0, 0.0, 1.0],
-    ];
-
-    #[inline(always)]
-    unsafe fn input<V: Vector>(d: [V; 6]) -> [V; 6] {
-        // SAFETY: vouched for by the caller.
-        unsafe {
-            let [middle, two, half] = [-2.5, -2.0, -0.5].map(|v| V::splat(v));
-            let (even_a, odd_a) = (d[4].add_product(two, d[2]), d[3].add_product(two, d[1]));
-            let (even_b, odd_b) = (d[4].add_product(half, d[2]), d[3].add_product(half, d[1]));
-            let [a, minus_a, b, minus_b] = [A, -A, B, -B].map(|v| V::splat(v as f32));
-            [
-                d[0].add(d[4]).add_product(middle, d[2]),
-                even_a.add_product(a, odd_a),
-                even_a.add_product(minus_a, odd_a),
-                even_b.add_product(b, odd_b),
-                even_b.add_product(minus_b, odd_b),
-                d[1].add(d[5]).add_product(middle, d[3]),
-            ]
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn output<V: Vector>(m: [V; 6]) -> [V; 4] {
-        // SAFETY: vouched for by the caller.
-        unsafe {
-            let (sum_a, gap_a) = (m[1].add(m[2]), m[1].sub(m[2]));
-            let (sum_b, gap_b) = (m[3].add(m[4]), m[3].sub(m[4]));
-            let splat = |v: f64| V::splat(v as f32);
-            [
-                m[0].add(sum_a).add(sum_b),
-                gap_a.mul(splat(A)).add_product(splat(B), gap_b),
-                sum_a.mul(splat(A * A)).add_product(splat(B * B), sum_b),
-                m[5].add_product(splat(A * A * A), gap_a).add_product(splat(B * B * B), gap_b),
-            ]
-        }
-    }
-}
+/// Bytes of weights that stay in the second cache from picture to picture.
+const SECOND_CACHE: f64 = 700e3;
+/// Products that take as long as fetching a weight from beyond it.
+const FAR_WEIGHT: f64 = 12.0;
+/// Products that take as long as the transforms of one number.
+const TRANSFORM: f64 = 6.0;
 
 /// Outputs of a tile's side where this form is the fastest for a convolution; nothing where the direct form is.
 pub(super) fn best(conv: &Conv, maps: &[Map], lanes: usize) -> Option<usize> {
@@ -113,7 +32,7 @@ pub(super) fn best(conv: &Conv, maps: &[Map], lanes: usize) -> Option<usize> {
         return None;
     }
     let [from, to] = [input, output].map(|m| m.channels.next_multiple_of(lanes) as f64);
-    // In products of a pixel. A transformed number costs some, a weight that comes from beyond the second cache too.
+    // In products. A transformed number costs some, a weight that comes from beyond the second cache too.
     let weights = |positions: f64| {
         let count = positions * from * to;
         if count * 4.0 > SECOND_CACHE { count * FAR_WEIGHT } else { 0.0 }
@@ -127,13 +46,6 @@ pub(super) fn best(conv: &Conv, maps: &[Map], lanes: usize) -> Option<usize> {
     let (two, four) = (cost(2), cost(4));
     (two.min(four) < direct).then_some(if four < two { 4 } else { 2 })
 }
-
-/// Bytes of weights that stay in the second cache from picture to picture.
-const SECOND_CACHE: f64 = 700e3;
-/// Products that take as long as fetching a weight from beyond it.
-const FAR_WEIGHT: f64 = 12.0;
-/// Products that take as long as the transforms of one number.
-const TRANSFORM: f64 = 6.0;
 
 /// A convolution in Winograd's form.
 pub(super) struct Winograd {
@@ -179,8 +91,9 @@ impl Winograd {
         let values = weights.values();
         for block in &blocks {
             let width = block.vectors * lanes;
-            for o in block.channel..(block.channel + width).min(outputs) {
-                for i in 0..channels {
+            // Output channels inside: what they write lies side by side.
+            for i in 0..channels {
+                for o in block.channel..(block.channel + width).min(outputs) {
                     let window = &conv.weight[(o * channels + i) * 9..][..9];
                     let to = block.channel * positions * channels + o - block.channel;
                     transform(window, &mut |position, weight| values[to + (position * channels + i) * width] = weight);
@@ -218,16 +131,6 @@ impl Winograd {
     /// Numbers of scratch memory.
     pub fn scratch(&self) -> usize {
         self.inputs_len() + self.positions() * self.block * VECTORS * self.lanes
-    }
-}
-
-/// Gives `G w Gᵀ`, computed in f64, by position.
-fn transformed<F: Form<IN, OUT>, const IN: usize, const OUT: usize>(w: &[f32], put: &mut dyn FnMut(usize, f32)) {
-    for (y, down) in F::WEIGHTS.iter().enumerate() {
-        let row: [f64; 3] = std::array::from_fn(|x| (0..3).map(|k| down[k] * f64::from(w[k * 3 + x])).sum());
-        for (x, across) in F::WEIGHTS.iter().enumerate() {
-            put(y * IN + x, (0..3).map(|k| across[k] * row[k]).sum::<f64>() as f32);
-        }
     }
 }
 
