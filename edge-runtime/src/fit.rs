@@ -1,7 +1,7 @@
 //! Constants that depend on the engine that will run, fitted on that engine: temperature, class means, pixel model,
 //! prediction-set quantile, shift reference, completeness.
 //!
-//! Class means come from train, temperature and pixel model from the fit half of validation, quantile and reference
+//! Class means come from train, temperature, pixel model, directions and axes from the fit half of validation, quantile and reference
 //! from its rank half. The halves are disjoint; nothing here sees test. The converter calls this for the CPU, a board for
 //! an engine that only exists there, on the pictures that its bundle carries.
 
@@ -10,13 +10,19 @@ use crate::image::Picture;
 use crate::predictor::{Parts, Prediction, Predictor};
 use crate::probability::{conformal, fit_temperature_reported};
 use crate::shift::sensor::SensorCheck;
-use crate::shift::{ClassMeans, Contract, PixelStatistics, Reference, ReferenceOptions, ScoreModel};
+use crate::shift::{
+    ClassMeans, Contract, Declared, Directions, PixelStatistics, Problem, Projections, Reference, ReferenceOptions,
+    ScoreModel, reference,
+};
 use crate::{Error, Result};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 
 /// Pictures predicted in one go.
 const BATCH: usize = 64;
+/// Pictures of the fit half that each shift of the declared family is applied to, at most.
+const DECLARED_PICTURES: usize = 512;
 
 /// Square pictures of one size, each with its class.
 #[derive(Debug, Clone, Copy)]
@@ -165,7 +171,11 @@ pub fn fit(parts: Parts, pictures: Pictures, options: &FitOptions) -> Result<Fit
                 means.add(label, &prediction.pooled)?;
             }
             let statistics = |i| PixelStatistics::of(&pictures.fit.picture(i));
-            ScoreModel::fit(&means, &(0..pictures.fit.len()).map(statistics).collect::<Vec<_>>())?
+            let plain = ScoreModel::fit(&means, &(0..pictures.fit.len()).map(statistics).collect::<Vec<_>>())?;
+            let scaled =
+                Parts { temperature: scaling.temperature, scores: Some(plain.clone()), ..predictor.parts().clone() };
+            let (directions, projections) = learn(&Predictor::assemble(scaled)?, &pictures.fit, &mut notes)?;
+            plain.with(directions, projections)
         }
         (None, Some(sealed)) => sealed,
         (None, None) => {
@@ -185,7 +195,7 @@ pub fn fit(parts: Parts, pictures: Pictures, options: &FitOptions) -> Result<Fit
             None
         }
     };
-    let (reference, sensor_faults) = reference(&predictor, &pictures.rank, &on_rank, options)?;
+    let (reference, sensor_faults) = rank_reference(&predictor, &pictures, &on_rank, options)?;
 
     let calibration = Calibration {
         temperature: scaling.temperature,
@@ -233,6 +243,38 @@ fn predict(predictor: &Predictor, part: &Labelled, name: &str) -> Result<Vec<Pre
     Ok(predictions)
 }
 
+/// Directions of the declared family and axes of the embedding, from pictures spread over the fit half. Where there are
+/// too few, a note says so and their channels stay empty.
+fn learn(
+    predictor: &Predictor,
+    fit: &Labelled,
+    notes: &mut Vec<String>,
+) -> Result<(Option<Directions>, Option<Projections>)> {
+    let count = fit.len().min(DECLARED_PICTURES);
+    let pictures: Vec<Picture> = (0..count).map(|i| predictor.resize(&fit.picture(i * fit.len() / count))).collect();
+    let scored = |pictures: &[Picture]| -> Result<Vec<_>> {
+        let batch = |pictures: &[Picture]| -> Result<Vec<_>> {
+            let predictions = predictor.predict_all(pictures)?;
+            let score = |(picture, p): (&Picture, &Prediction)| predictor.scores(picture, p, false);
+            let scores = pictures.iter().zip(&predictions).map(score).collect::<Result<Vec<_>>>()?;
+            Ok(scores.into_iter().zip(predictions.into_iter().map(|p| p.pooled)).collect())
+        };
+        Ok(pictures.par_chunks(BATCH).map(batch).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+    };
+    let (healthy, embeddings): (Vec<_>, Vec<_>) = scored(&pictures)?.into_iter().unzip();
+    let mut shifted: [Vec<_>; Declared::COUNT] = Default::default();
+    for (scores, shift) in shifted.iter_mut().zip(Declared::ALL) {
+        let seen: Vec<Picture> =
+            pictures.par_iter().enumerate().map(|(i, picture)| shift.apply(picture, i as u64)).collect();
+        *scores = scored(&seen)?.into_iter().map(|(scores, _)| scores).collect();
+    }
+    let mut noted = |error: Error| notes.push(format!("without channels: {error}"));
+    let directions = Directions::learn(&healthy, &shifted).map_err(&mut noted).ok();
+    let embeddings: Vec<&[f32]> = embeddings.iter().map(Vec::as_slice).collect();
+    let projections = Projections::learn(&embeddings).map_err(&mut noted).ok();
+    Ok((directions, projections))
+}
+
 /// The APS threshold (deterministic form) that leaves out the true class with probability at most `alpha`.
 fn quantile(predictions: &[Prediction], labels: &[usize], alpha: f64) -> Result<Conformal> {
     let score = |(p, &label): (&Prediction, &usize)| conformal::aps(&p.probabilities, None)[label];
@@ -241,20 +283,27 @@ fn quantile(predictions: &[Prediction], labels: &[usize], alpha: f64) -> Result<
     Ok(Conformal { method: "aps".into(), alpha, quantile, pictures: scores.len() })
 }
 
-/// Scores of the rank pictures whose sensor was well, each also run masked, and how many were left out.
-fn reference(
+/// Scores of the rank pictures whose sensor was well, each also run masked, and how many were left out. Pictures of which
+/// the fit half holds a copy are not ranked against; where hardly any others are left, the promise says that it fails.
+fn rank_reference(
     predictor: &Predictor,
-    rank: &Labelled,
+    pictures: &Pictures,
     predictions: &[Prediction],
     options: &FitOptions,
 ) -> Result<(Reference, usize)> {
+    let rank = &pictures.rank;
+    let fitted: HashSet<Vec<u8>> = (0..pictures.fit.len()).map(|i| pictures.fit.picture(i).rgb).collect();
+    let unseen: Vec<usize> = (0..rank.len()).filter(|&i| !fitted.contains(&rank.picture(i).rgb)).collect();
+    let overlap = unseen.len() < reference::MINIMUM;
+    let used = if overlap { (0..rank.len()).collect() } else { unseen };
     let mut sensor = SensorCheck::default();
-    let pictures: Vec<(Picture, &Prediction)> = (0..rank.len())
-        .map(|i| (predictor.resize(&rank.picture(i)), &predictions[i]))
+    let well: Vec<(Picture, &Prediction)> = used
+        .iter()
+        .map(|&i| (predictor.resize(&rank.picture(i)), &predictions[i]))
         .filter(|(picture, _)| sensor.check(picture).is_none())
         .collect();
-    let scores =
-        pictures.par_iter().map(|(picture, p)| predictor.scores(picture, p, true)).collect::<Result<Vec<_>>>()?;
-    let how = ReferenceOptions { independent: options.independent, ..ReferenceOptions::default() };
-    Ok((Reference::build(&scores, &how)?, rank.len() - pictures.len()))
+    let scores = well.par_iter().map(|(picture, p)| predictor.scores(picture, p, true)).collect::<Result<Vec<_>>>()?;
+    let problems = if overlap { vec![Problem::FitAndRankOverlap] } else { Vec::new() };
+    let how = ReferenceOptions { independent: options.independent, problems, ..ReferenceOptions::default() };
+    Ok((Reference::build(&scores, &how)?, used.len() - well.len()))
 }

@@ -1,4 +1,4 @@
-//! `acknowledge`: someone has looked. The alarm ends, the evidence starts from zero, the counters stay.
+//! `acknowledge`: someone has looked. The alarm or the notice of slow drift ends, the evidence starts from zero, the counters stay.
 
 use super::output::{GOOD, Output, paint};
 use super::place::BundleArgs;
@@ -48,7 +48,8 @@ pub fn run(settings: &Acknowledge, output: &mut Output) -> Result<Verdict, Failu
         let reason = "there is no saved monitor here; give the folder that `watch --state` was given".into();
         return Err(Error::State { path: settings.state.clone(), reason }.into());
     }
-    let alarm = session.monitor.alarm().map(named);
+    let drift = session.monitor.drift_since().map(|_| "slow drift".to_string());
+    let alarm = session.monitor.alarm().map(named).or(drift);
     if alarm.is_some() {
         session.monitor.acknowledge(settings.accept)?;
         session.save()?;
@@ -62,7 +63,7 @@ pub fn run(settings: &Acknowledge, output: &mut Output) -> Result<Verdict, Failu
     })?;
     match alarm {
         Some(alarm) => output.text(format_args!("{} {alarm}", paint(GOOD, "acknowledged:")))?,
-        None => output.text("no alarm stands; nothing was changed")?,
+        None => output.text("no alarm and no notice stands; nothing was changed")?,
     }
     output.text(sentence)?;
     Ok(Verdict::Done)

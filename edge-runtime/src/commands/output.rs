@@ -69,7 +69,7 @@ pub fn state(state: State) -> String {
     let style = match state {
         State::Healthy => GOOD,
         State::Watching | State::Slow => WATCH,
-        State::Shift | State::SensorFault => BAD,
+        State::Shift | State::SensorFault | State::EngineFault => BAD,
     };
     // Padded inside the colour, so that columns stay aligned.
     paint(style, format_args!("{:<12}", state.words()))

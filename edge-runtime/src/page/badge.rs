@@ -13,6 +13,8 @@ pub enum State {
     Shift,
     /// The sensor itself looks broken.
     SensorFault,
+    /// The engine does not compute its model.
+    EngineFault,
     /// Frames take longer than their budget.
     Slow,
     /// A condition of the promise does not hold.
@@ -27,6 +29,7 @@ impl State {
             Self::Watching => "watching",
             Self::Shift => "shift",
             Self::SensorFault => "sensor fault",
+            Self::EngineFault => "engine fault",
             Self::Slow => "slow",
             Self::NoGuarantee => "no guarantee",
         }
@@ -38,6 +41,7 @@ impl State {
             Self::Watching => ("d6", "M6 0A6 6 0 0 1 6 12ZM6 0A6 6 0 0 0 6 12L6 10.6A4.6 4.6 0 0 1 6 1.4Z"),
             Self::Shift => ("d2", "M6 0L12 11.5H0Z"),
             Self::SensorFault => ("d5", "M0.5 0.5H11.5V11.5H0.5Z"),
+            Self::EngineFault => ("d5", "M6 0L12 4.5L9.7 12H2.3L0 4.5Z"),
             Self::Slow => ("d4", "M6 0L12 6L6 12L0 6Z"),
             Self::NoGuarantee => ("d4", "M4 0H8V4H12V8H8V12H4V8H0V4H4Z"),
         }

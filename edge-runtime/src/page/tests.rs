@@ -190,7 +190,15 @@ fn a_document_is_whole_escaped_and_local() {
     assert!(html.starts_with("<!DOCTYPE html>") && html.trim_end().ends_with("</html>"));
     assert_eq!(STYLE.matches('{').count(), STYLE.matches('}').count());
     check(&table(&[Column::text("name")], &[]).into_string());
-    for state in [State::Healthy, State::Watching, State::Shift, State::SensorFault, State::Slow, State::NoGuarantee] {
+    for state in [
+        State::Healthy,
+        State::Watching,
+        State::Shift,
+        State::SensorFault,
+        State::EngineFault,
+        State::Slow,
+        State::NoGuarantee,
+    ] {
         let html = badge(state).into_string();
         check(&html);
         assert!(html.contains(state.word()) && html.contains("<path"));

@@ -164,7 +164,9 @@ impl Metrics {
         self.total_evidence.set(now.log_r);
         self.limit.set(now.log_limit);
         self.guarantee.set(i64::from(guarantee));
-        for state in [State::Healthy, State::Watching, State::Shift, State::SensorFault, State::Slow] {
+        let states =
+            [State::Healthy, State::Watching, State::Shift, State::SensorFault, State::EngineFault, State::Slow];
+        for state in states {
             let label = StateLabel { state: state.words() };
             self.state.get_or_create(&label).set(i64::from(state == now.state));
         }

@@ -90,11 +90,47 @@ pub enum Channel {
     MaskedProjectionCosine,
     /// 1 where the masked copy gets another label, else 0.
     MaskedDisagreement,
+    /// How far the frame looks like motion blur of the declared family.
+    TowardMotionBlur,
+    /// How far the frame looks like snow of the declared family.
+    TowardSnow,
+    /// How far the frame looks like frost of the declared family.
+    TowardFrost,
+    /// How far the frame looks like spatter of the declared family.
+    TowardSpatter,
+    /// How far the frame looks like posterise of the declared family.
+    TowardPosterise,
+    /// How far the frame looks like solarise of the declared family.
+    TowardSolarise,
+    /// How far the frame looks like gamma of the declared family.
+    TowardGamma,
+    /// How far the frame looks like hue of the declared family.
+    TowardHue,
+    /// How far the frame looks like rotation of the declared family.
+    TowardRotation,
+    /// How far the frame looks like occlusion of the declared family.
+    TowardOcclusion,
+    /// How far the frame looks like vignette of the declared family.
+    TowardVignette,
+    /// How far the frame looks like colour cast of the declared family.
+    TowardColourCast,
+    /// How far the frame looks like sharpen of the declared family.
+    TowardSharpen,
+    /// How far the frame looks like banding of the declared family.
+    TowardBanding,
+    /// The embedding along its first principal axis.
+    ProjectionFirst,
+    /// The embedding along its second principal axis.
+    ProjectionSecond,
+    /// The embedding along its third principal axis.
+    ProjectionThird,
+    /// The embedding along its fourth principal axis.
+    ProjectionFourth,
 }
 
 impl Channel {
     /// Number of channels.
-    pub const COUNT: usize = 22;
+    pub const COUNT: usize = 40;
 
     /// Every channel, in stable order; `ALL[c.index()] == c`.
     pub const ALL: [Self; Self::COUNT] = [
@@ -120,6 +156,24 @@ impl Channel {
         Self::MaskedCosine,
         Self::MaskedProjectionCosine,
         Self::MaskedDisagreement,
+        Self::TowardMotionBlur,
+        Self::TowardSnow,
+        Self::TowardFrost,
+        Self::TowardSpatter,
+        Self::TowardPosterise,
+        Self::TowardSolarise,
+        Self::TowardGamma,
+        Self::TowardHue,
+        Self::TowardRotation,
+        Self::TowardOcclusion,
+        Self::TowardVignette,
+        Self::TowardColourCast,
+        Self::TowardSharpen,
+        Self::TowardBanding,
+        Self::ProjectionFirst,
+        Self::ProjectionSecond,
+        Self::ProjectionThird,
+        Self::ProjectionFourth,
     ];
 
     /// The eight pixel statistics, in the order of [`super::PixelStatistics`].
@@ -144,6 +198,28 @@ impl Channel {
         Self::CheckerMedianResidual,
         Self::RedMinusBlueResidual,
     ];
+
+    /// The learned directions, in the order of [`super::Declared::ALL`].
+    pub const TOWARD: [Self; super::Declared::COUNT] = [
+        Self::TowardMotionBlur,
+        Self::TowardSnow,
+        Self::TowardFrost,
+        Self::TowardSpatter,
+        Self::TowardPosterise,
+        Self::TowardSolarise,
+        Self::TowardGamma,
+        Self::TowardHue,
+        Self::TowardRotation,
+        Self::TowardOcclusion,
+        Self::TowardVignette,
+        Self::TowardColourCast,
+        Self::TowardSharpen,
+        Self::TowardBanding,
+    ];
+
+    /// The embedding's leading principal axes, the largest variance first.
+    pub const PROJECTIONS: [Self; 4] =
+        [Self::ProjectionFirst, Self::ProjectionSecond, Self::ProjectionThird, Self::ProjectionFourth];
 
     /// Position in [`Channel::ALL`].
     pub fn index(self) -> usize {
@@ -175,13 +251,36 @@ impl Channel {
             Self::MaskedCosine => "masked_cosine",
             Self::MaskedProjectionCosine => "masked_projection_cosine",
             Self::MaskedDisagreement => "masked_disagreement",
+            Self::TowardMotionBlur => "toward_motion_blur",
+            Self::TowardSnow => "toward_snow",
+            Self::TowardFrost => "toward_frost",
+            Self::TowardSpatter => "toward_spatter",
+            Self::TowardPosterise => "toward_posterise",
+            Self::TowardSolarise => "toward_solarise",
+            Self::TowardGamma => "toward_gamma",
+            Self::TowardHue => "toward_hue",
+            Self::TowardRotation => "toward_rotation",
+            Self::TowardOcclusion => "toward_occlusion",
+            Self::TowardVignette => "toward_vignette",
+            Self::TowardColourCast => "toward_colour_cast",
+            Self::TowardSharpen => "toward_sharpen",
+            Self::TowardBanding => "toward_banding",
+            Self::ProjectionFirst => "projection_first",
+            Self::ProjectionSecond => "projection_second",
+            Self::ProjectionThird => "projection_third",
+            Self::ProjectionFourth => "projection_fourth",
         }
     }
 
     /// What the channel speaks of.
     pub fn family(self) -> Family {
         match self {
-            Self::Confidence | Self::Cosine => Family::NetworkUnsure,
+            Self::Confidence
+            | Self::Cosine
+            | Self::ProjectionFirst
+            | Self::ProjectionSecond
+            | Self::ProjectionThird
+            | Self::ProjectionFourth => Family::NetworkUnsure,
             Self::CamEntropy
             | Self::CamConcentration
             | Self::MaskedCosine
@@ -191,9 +290,11 @@ impl Channel {
         }
     }
 
-    /// Which tails are unusual. Map statistics may move either way; distances and disagreement only grow.
+    /// Which tails are unusual. Map statistics may move either way; distances, disagreement and likeness to a declared
+    /// shift only grow.
     pub fn sides(self) -> Sides {
         match self {
+            _ if Self::TOWARD.contains(&self) => Sides::Upper,
             Self::Confidence
             | Self::Cosine
             | Self::MaskedCosine
@@ -265,11 +366,17 @@ impl Weights {
 }
 
 impl Default for Weights {
-    /// Uniform over network, pixel and residual channels; 0 for saliency until it has shown its worth on a model.
+    /// Half shared by the learned directions, half by network, pixel and residual channels; 0 for saliency and feature
+    /// projections until they have shown their worth on a model.
     fn default() -> Self {
-        let rings = |c: Channel| c.family() != Family::ExplanationInconsistent;
-        let count = Channel::ALL.into_iter().filter(|&c| rings(c)).count() as f64;
-        Self(Channel::ALL.map(|c| if rings(c) { 1.0 / count } else { 0.0 }))
+        let learned = |c: Channel| Channel::TOWARD.contains(&c);
+        let shown = |c: Channel| c.family() == Family::ExplanationInconsistent || Channel::PROJECTIONS.contains(&c);
+        let others = Channel::ALL.into_iter().filter(|&c| !learned(c) && !shown(c)).count() as f64;
+        Self(Channel::ALL.map(|c| match c {
+            c if learned(c) => 0.5 / Channel::TOWARD.len() as f64,
+            c if shown(c) => 0.0,
+            _ => 0.5 / others,
+        }))
     }
 }
 
@@ -291,7 +398,8 @@ mod tests {
         let weights = Weights::default();
         assert!((weights.as_slice().iter().sum::<f64>() - 1.0).abs() < 1e-12);
         assert_eq!(weights.get(Channel::MaskedCosine), 0.0);
-        assert!((weights.get(Channel::Cosine) - 1.0 / 17.0).abs() < 1e-15);
+        assert!((weights.get(Channel::Cosine) - 0.5 / 17.0).abs() < 1e-15);
+        assert!((weights.get(Channel::TowardHue) - 0.5 / 14.0).abs() < 1e-15);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The monitor of one device: frames in, a state out, an alarm that stays until someone answers it.
 //!
-//! Invariants: frames with a sensor fault and frames under an alarm enter no counter; evidence is averaged over
+//! Invariants: frames with a sensor fault, frames of a broken engine and frames under an alarm enter no counter; evidence is averaged over
 //! channels with fixed weights, never multiplied; the average over the families that may ring is compared with N, and
 //! the frame that rings counts as the first of the alarm. Each channel's R is a non-negative submartingale of its own
 //! past with E R_t ≤ t, hence the promise; for the average the simulations of this module's tests stand in.
@@ -46,6 +46,8 @@ pub struct Monitor {
     pub(super) raw_frames: u64,
     pub(super) self_test_failures: u64,
     pub(super) alarm: Option<Alarm>,
+    /// Raw frame at which the slow-drift notice appeared; it stays until answered.
+    pub(super) drift_since: Option<u64>,
     /// Kept frames under the alarm that stands, oldest first.
     pub(super) seen: std::collections::VecDeque<FrameScores>,
 }
@@ -78,6 +80,7 @@ impl Monitor {
             raw_frames: 0,
             self_test_failures: 0,
             alarm: None,
+            drift_since: None,
             seen: std::collections::VecDeque::new(),
             reference,
             contract,
@@ -160,14 +163,16 @@ impl Monitor {
             return self.observation(State::SensorFault, false, None);
         }
         let failed = scores.completeness.filter(|r| r.is_nan() || *r > self.contract.completeness_tolerance);
-        self.self_test_failures += u64::from(failed.is_some());
-
         let was_ringing = self.alarm.is_some();
         self.recover();
+        if failed.is_some() {
+            self.self_test_failures += 1;
+            return self.observation(State::EngineFault, false, failed);
+        }
         let kept = self.enter(scores) && !was_ringing;
         let slow = self.contract.latency_budget.zip(took).is_some_and(|(budget, took)| took > budget);
         let state = if slow && self.alarm.is_none() { State::Slow } else { self.state() };
-        self.observation(state, kept, failed)
+        self.observation(state, kept, None)
     }
 
     /// What alarm and evidence make of it.
@@ -207,7 +212,11 @@ impl Monitor {
                 drift.observe(self.reference.values(drift.channel), score);
             }
         }
-        if self.log_r() >= self.contract.mean_time_between_false_alarms.ln() {
+        let limit = self.contract.mean_time_between_false_alarms.ln();
+        if self.drift_since.is_none() && self.drift_log_r() >= limit {
+            self.drift_since = Some(self.raw_frames);
+        }
+        if self.log_r() >= limit {
             self.ring();
         }
         true
@@ -218,7 +227,18 @@ impl Monitor {
         self.log_sum(|family| !self.contract.notices.contains(&family))
     }
 
-    /// Answers the alarm: R is 0 again and the counters stay. With `accept`, what was seen since the alarm becomes the
+    /// log R of the fixed-reference detector, over its channels.
+    fn drift_log_r(&self) -> f64 {
+        let weighted = |d: &Drift| self.reference.weights().get(d.channel).ln() + d.log_mean();
+        log_sum_exp(&self.drifts.iter().map(weighted).collect::<Vec<_>>())
+    }
+
+    /// Raw frame at which the notice of slow drift appeared, while nobody has answered it.
+    pub fn drift_since(&self) -> Option<u64> {
+        self.drift_since
+    }
+
+    /// Answers the alarm and the notice of slow drift: R is 0 again and the counters stay. With `accept`, what was seen since the alarm becomes the
     /// new reference and the promise counts from there.
     ///
     /// # Errors
@@ -255,6 +275,7 @@ impl Monitor {
 
     fn silence(&mut self) {
         self.alarm = None;
+        self.drift_since = None;
         self.seen.clear();
         self.detectors.iter_mut().for_each(Detector::reset);
         self.drifts.iter_mut().for_each(Drift::reset);
@@ -315,8 +336,6 @@ impl Monitor {
             log_r: detector.log_r,
             share: if all.is_finite() { (self.weighted(detector) - all).exp() } else { 0.0 },
         };
-        let drift: Vec<f64> =
-            self.drifts.iter().map(|d| self.reference.weights().get(d.channel).ln() + d.log_mean()).collect();
         Observation {
             state,
             log_r: self.log_r(),
@@ -328,7 +347,7 @@ impl Monitor {
             channels: self.detectors.iter().map(reading).collect(),
             alarm: self.alarm.clone(),
             notices: self.contract.notices.iter().copied().filter(|&f| self.log_sum(|g| g == f) >= limit).collect(),
-            slow_drift: log_sum_exp(&drift) >= limit,
+            slow_drift: self.drift_since.is_some(),
             self_test_failed,
         }
     }

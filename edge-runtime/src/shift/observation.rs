@@ -4,7 +4,7 @@ use super::channel::{Channel, Family};
 use super::sensor::SensorFault;
 use serde::{Deserialize, Serialize};
 
-/// What a frame finds the device in, the gravest first: sensor fault, shift, slow, watching, healthy.
+/// What a frame finds the device in, the gravest first: sensor fault, engine fault, shift, slow, watching, healthy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
@@ -16,6 +16,8 @@ pub enum State {
     Shift,
     /// The frame is no picture of the world; it entered nothing.
     SensorFault,
+    /// The engine's self-test failed on the frame: map, head and logits do not fit together. It entered nothing.
+    EngineFault,
     /// The frame took longer than its budget.
     Slow,
 }
@@ -28,6 +30,7 @@ impl State {
             Self::Watching => "watching",
             Self::Shift => "shift",
             Self::SensorFault => "sensor fault",
+            Self::EngineFault => "engine fault",
             Self::Slow => "slow",
         }
     }
@@ -87,7 +90,7 @@ pub struct Observation {
     pub alarm: Option<Alarm>,
     /// Families switched to notice whose own evidence has reached N.
     pub notices: Vec<Family>,
-    /// Whether the fixed-reference detector sees slow drift: a notice, outside the promise.
+    /// Whether the fixed-reference detector has seen slow drift and nobody has answered: a notice, outside the promise.
     pub slow_drift: bool,
     /// The completeness residual, when it failed the engine's self-test on this frame.
     pub self_test_failed: Option<f64>,

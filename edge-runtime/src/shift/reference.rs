@@ -230,7 +230,14 @@ impl Reference {
         let refuse = |reason: &str| Error::Data { what: "shift reference", reason: reason.to_string() };
         let (_, about) = take(tensors, "reference.about", &[Some(5)])?;
         let (_, problems) = take(tensors, "reference.problems", &[None])?;
-        let (_, weights) = take(tensors, "reference.weights", &[Some(Channel::COUNT)])?;
+        let (_, weights) = take(tensors, "reference.weights", &[None])?;
+        if weights.len() != Channel::COUNT {
+            return Err(refuse(&format!(
+                "it has {} channels, this program has {}: it was sealed by another version, convert the run anew",
+                weights.len(),
+                Channel::COUNT
+            )));
+        }
         let whole = |value: f64| {
             let fits = value >= 0.0 && value <= (1u64 << 53) as f64 && value.fract() == 0.0;
             if fits { Ok(value as usize) } else { Err(refuse("reference.about must hold whole numbers")) }

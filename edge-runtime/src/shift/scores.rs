@@ -1,11 +1,14 @@
 //! From one forward pass and the pixels to the scores of a frame.
 //!
-//! A [`ScoreModel`] holds what is fitted once: class means of training embeddings, and mean, deviation and precision
-//! of the pixel statistics on the fit half of the validation pictures. It never sees the reference it will be ranked
+//! A [`ScoreModel`] holds what is fitted once: class means of training embeddings, and, from the fit half of the
+//! validation pictures, mean, deviation and precision of the pixel statistics, directions and axes. It never sees the reference it will be ranked
 //! against. A score that is not a number counts as +∞: a broken network is unusual, not silent.
 
 use super::channel::Channel;
+use super::directions::Directions;
+use super::matrix::inverse;
 use super::pixels::PixelStatistics;
+use super::projections::Projections;
 use super::tensors::{Tensors, take};
 use crate::image::Picture;
 use crate::saliency::Map;
@@ -120,6 +123,8 @@ pub struct ScoreModel {
     deviation: [f64; 7],
     /// Inverse of covariance + 0.1 I of the standardised statistics, row-major.
     precision: [[f64; 7]; 7],
+    directions: Option<Directions>,
+    projections: Option<Projections>,
 }
 
 impl ScoreModel {
@@ -153,8 +158,21 @@ impl ScoreModel {
         let means = class_means.sums.iter().enumerate();
         let class_means_of =
             means.map(|(i, sum)| sum / class_means.counts[i / class_means.channels.max(1)] as f64).collect();
-        let precision = invert(matrix);
-        Ok(Self { channels: class_means.channels, class_means: class_means_of, mean, deviation, precision })
+        Ok(Self {
+            channels: class_means.channels,
+            class_means: class_means_of,
+            mean,
+            deviation,
+            precision: inverse(matrix),
+            directions: None,
+            projections: None,
+        })
+    }
+
+    /// The same with directions of the declared family and axes of the embedding; without them, their channels stay
+    /// empty.
+    pub fn with(self, directions: Option<Directions>, projections: Option<Projections>) -> Self {
+        Self { directions, projections, ..self }
     }
 
     /// Number of classes.
@@ -195,6 +213,14 @@ impl ScoreModel {
             scores.set(channel, value);
         }
 
+        if let Some(along) = self.directions.as_ref().and_then(|d| d.scores(&scores)) {
+            Channel::TOWARD.into_iter().zip(along).for_each(|(channel, value)| scores.set(channel, value));
+        }
+        if let Some(projections) = &self.projections {
+            let along = projections.scores(input.pooled);
+            Channel::PROJECTIONS.into_iter().zip(along).for_each(|(channel, value)| scores.set(channel, value));
+        }
+
         if let Some(cam) = input.cam {
             scores.set(Channel::CamEntropy, cam.entropy());
             scores.set(Channel::CamConcentration, cam.concentration());
@@ -222,12 +248,15 @@ impl ScoreModel {
     /// The model as named tensors, prefix `scores.`.
     pub fn to_tensors(&self) -> Tensors {
         let precision = self.precision.iter().flatten().copied().collect();
-        Tensors::from([
+        let mut tensors = Tensors::from([
             ("scores.class_means".into(), (vec![self.classes(), self.channels], self.class_means.clone())),
             ("scores.pixel_mean".into(), (vec![7], self.mean.to_vec())),
             ("scores.pixel_deviation".into(), (vec![7], self.deviation.to_vec())),
             ("scores.pixel_precision".into(), (vec![7, 7], precision)),
-        ])
+        ]);
+        tensors.extend(self.directions.iter().flat_map(Directions::to_tensors));
+        tensors.extend(self.projections.iter().flat_map(Projections::to_tensors));
+        tensors
     }
 
     /// Reads [`ScoreModel::to_tensors`] back; other tensors are ignored.
@@ -251,6 +280,8 @@ impl ScoreModel {
             mean: std::array::from_fn(|i| mean[i]),
             deviation: std::array::from_fn(|i| deviation[i]),
             precision: std::array::from_fn(|i| std::array::from_fn(|j| precision[7 * i + j])),
+            directions: Directions::from_tensors(tensors)?,
+            projections: Projections::from_tensors(tensors, shape[1])?,
         })
     }
 }
@@ -269,25 +300,4 @@ fn cosine_distance(a: impl Iterator<Item = f64>, b: impl Iterator<Item = f64>) -
     }
     let norms = aa.sqrt() * bb.sqrt();
     if norms == 0.0 { 1.0 } else { 1.0 - dot / norms }
-}
-
-/// Inverse by Gauss–Jordan with pivoting. The ridge keeps the matrix at least 0.1 away from singular.
-fn invert(mut a: [[f64; 7]; 7]) -> [[f64; 7]; 7] {
-    let mut inverse: [[f64; 7]; 7] = std::array::from_fn(|i| std::array::from_fn(|j| f64::from(u8::from(i == j))));
-    for column in 0..7 {
-        let pivot = (column..7).max_by(|&i, &j| a[i][column].abs().total_cmp(&a[j][column].abs())).unwrap_or(column);
-        a.swap(column, pivot);
-        inverse.swap(column, pivot);
-        let scale = a[column][column];
-        a[column].iter_mut().for_each(|v| *v /= scale);
-        inverse[column].iter_mut().for_each(|v| *v /= scale);
-        for row in (0..7).filter(|&row| row != column) {
-            let factor = a[row][column];
-            for j in 0..7 {
-                a[row][j] -= factor * a[column][j];
-                inverse[row][j] -= factor * inverse[column][j];
-            }
-        }
-    }
-    inverse
 }

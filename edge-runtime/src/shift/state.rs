@@ -1,6 +1,6 @@
 //! The saved state of a monitor: one small file, replaced atomically, restored bit for bit.
 //!
-//! First line `excon.shift-state/1 SHA-256`, then JSON whose numbers are whole (floats travel as their bits). The new
+//! First line `excon.shift-state/2 SHA-256`, then JSON whose numbers are whole (floats travel as their bits). The new
 //! file is written beside the old one, synced and renamed, so a power cut leaves the old state or the new one. A torn,
 //! foreign or forged file is refused with a typed error, and the monitor in memory is untouched.
 
@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Schema identifier on the first line.
-pub const SCHEMA: &str = "excon.shift-state/1";
+pub const SCHEMA: &str = "excon.shift-state/2";
 
 /// Largest file that is read: far above any state, below what would trouble a board.
 const LARGEST: u64 = 64 << 20;
@@ -46,6 +46,7 @@ struct Saved {
     raw_frames: u64,
     self_test_failures: u64,
     alarm: Option<Alarm>,
+    drift_since: Option<u64>,
     detectors: Vec<SavedDetector>,
     drifts: Vec<Vec<[u64; SLOPES.len()]>>,
     /// Scores seen under the alarm, bits per channel.
@@ -79,6 +80,7 @@ impl Monitor {
             raw_frames: self.raw_frames,
             self_test_failures: self.self_test_failures,
             alarm: self.alarm.clone(),
+            drift_since: self.drift_since,
             detectors: self
                 .detectors
                 .iter()
@@ -138,6 +140,7 @@ impl Monitor {
         monitor.raw_frames = saved.raw_frames;
         monitor.self_test_failures = saved.self_test_failures;
         monitor.alarm = saved.alarm;
+        monitor.drift_since = saved.drift_since;
         Ok(monitor)
     }
 
@@ -203,6 +206,9 @@ fn parse(bytes: &[u8]) -> std::result::Result<Saved, String> {
     match line.split_once(' ') {
         Some((SCHEMA, digest)) if digest == hex(body) => {}
         Some((SCHEMA, _)) => return Err("its digest does not match: it is torn or damaged".into()),
+        Some(("excon.shift-state/1", _)) => {
+            return Err("an older program wrote it, with other channels: start a new one in an empty folder".into());
+        }
         _ => return Err(format!("its schema is not {SCHEMA}")),
     }
     serde_json::from_slice(body).map_err(|e| e.to_string())

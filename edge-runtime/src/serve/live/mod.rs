@@ -128,6 +128,7 @@ fn state(shared: &Shared, standing: &Standing) -> Markup {
         MonitorState::Slow => (page::State::Slow, "watch"),
         MonitorState::Shift => (page::State::Shift, "rings"),
         MonitorState::SensorFault => (page::State::SensorFault, "rings"),
+        MonitorState::EngineFault => (page::State::EngineFault, "rings"),
     };
     let sentence = match (now.state, now.fault, &now.alarm) {
         (_, Some(fault), _) => {
@@ -135,6 +136,9 @@ fn state(shared: &Shared, standing: &Standing) -> Markup {
         }
         (MonitorState::Shift, _, Some(alarm)) => format!("{}, since frame {}.", rang(alarm), alarm.raw_frame),
         (MonitorState::Watching, ..) => "Evidence of a shift has grown past half the way to an alarm.".into(),
+        (MonitorState::EngineFault, ..) => {
+            "The engine failed its self-test on the latest frame. It entered no counter.".into()
+        }
         (MonitorState::Slow, ..) => "The latest frame took longer than its budget.".into(),
         _ if now.raw_frames == 0 && !shared.settings.watch_posted => "No frame yet.".into(),
         _ if now.raw_frames == 0 => "No frame yet. Post a picture to /v1/predict.".into(),

@@ -185,6 +185,7 @@ fn slow_frames_and_failed_self_tests_are_told_apart_from_shift() {
         scores.completeness = Some(residual);
         let observation = monitor.observe(&picture(residual.to_bits()), &scores);
         assert_eq!(observation.self_test_failed.is_some(), failed);
+        assert_eq!((observation.state == State::EngineFault, observation.kept), (failed, !failed));
     }
     assert_eq!(monitor.self_test_failures(), 2);
 }
@@ -265,4 +266,27 @@ fn observations_serialise_with_stable_names() {
     assert_eq!(json["state"], "healthy");
     assert_eq!(json["channels"][1]["channel"], "luma_mean");
     assert_eq!(json["channels"][1]["family"], "input_changed");
+}
+
+/// The notice of slow drift stays when the drift is over, is saved, and goes when someone answers.
+#[test]
+fn slow_drift_stays_until_it_is_answered() {
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    let channels = [Channel::Confidence];
+    let frames: Vec<_> = (0..500).map(|_| noise_frame(&channels, 0.0, &mut rng)).collect();
+    let reference = independent(&frames, &channels);
+    let contract = Contract { notices: vec![Family::NetworkUnsure], ..contract(100.0, 0) };
+    let mut monitor = Monitor::new(reference.clone(), contract.clone()).unwrap();
+    let mut seen = |monitor: &mut Monitor, shift: f64, count: u64| {
+        (0..count).map(|i| monitor.observe(&picture(i), &noise_frame(&channels, shift, &mut rng))).last().unwrap()
+    };
+    assert!(!seen(&mut monitor, 0.0, 20).slow_drift);
+    assert!(seen(&mut monitor, 3.0, 60).slow_drift);
+    assert!(seen(&mut monitor, -3.0, 400).slow_drift, "it went by itself");
+    let path = std::path::Path::new("drift");
+    let mut monitor = Monitor::from_bytes(path, &monitor.to_bytes(), reference, contract).unwrap();
+    assert!(monitor.drift_since().is_some());
+    monitor.acknowledge(false).unwrap();
+    assert_eq!(monitor.drift_since(), None);
+    assert!(!seen(&mut monitor, 0.0, 20).slow_drift);
 }

@@ -4,6 +4,7 @@
 
 mod behaviour;
 mod golden;
+mod learned;
 mod model;
 mod mutation;
 mod null;
@@ -61,7 +62,8 @@ fn noise_frame(channels: &[Channel], shift: f64, rng: &mut ChaCha8Rng) -> FrameS
 
 /// Every channel that bets by default.
 fn betting() -> Vec<Channel> {
-    Channel::ALL.into_iter().filter(|c| c.family() != Family::ExplanationInconsistent).collect()
+    let weights = Weights::default();
+    Channel::ALL.into_iter().filter(|&c| weights.get(c) > 0.0).collect()
 }
 
 /// A reference of frames declared independent, with equal weights over `channels`.

@@ -79,7 +79,7 @@ fn saving_replaces_atomically_and_leaves_nothing_beside() {
 
     let missing = folder.path().join("no such folder").join("monitor.state");
     assert!(matches!(later.save(&missing), Err(Error::Write { .. })));
-    std::fs::write(&path, b"excon.shift-state/1 torn").unwrap();
+    std::fs::write(&path, b"excon.shift-state/2 torn").unwrap();
     assert!(matches!(Monitor::open(&path, reference(1), contract(1e4, 7)), Err(Error::State { .. })));
 }
 

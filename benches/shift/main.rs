@@ -1,0 +1,141 @@
+//! The power study of the shift alarm on real pictures: what it finds, how soon, and by which channels.
+//!
+//! ```sh
+//! cargo run --release --example shift -- model.excon --data DATA --classes 10 --out scores
+//! ```
+//!
+//! Test pictures are predicted and scored once, healthy, through every corruption at three severities and, where the
+//! data set has more classes than the model, as pictures of other classes. Streams drawn from those scores are then
+//! played to monitors that differ in nothing but their weights. Tables go to stdout; the scores go to `--out` as NumPy
+//! arrays (`peers.py` beside this file measures ordinary detectors on them).
+
+mod play;
+mod table;
+
+use anstream::eprintln;
+use clap::Parser;
+use excon_edge::bundle::Bundle;
+use excon_edge::image::Picture;
+use excon_edge::predictor::Predictor;
+use excon_edge::shift::{Channel, FrameScores};
+use excon_train::corruption::Corruption;
+use excon_train::dataset::{self, OpenOptions, Split, split_validation};
+use excon_train::npy;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use std::path::{Path, PathBuf};
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// Severities of the contract's figures.
+const SEVERITIES: [usize; 3] = [1, 3, 5];
+
+/// The power study of a bundle's alarm
+#[derive(Parser)]
+struct Settings {
+    /// The sealed model
+    bundle: PathBuf,
+    /// Data set it was trained on
+    #[arg(long)]
+    data: String,
+    /// It was trained on the first so many classes
+    #[arg(long)]
+    classes: Option<usize>,
+    /// Share of the training pictures that were set aside, as in training
+    #[arg(long, default_value_t = 0.1)]
+    validation: f64,
+    /// Test pictures, at most
+    #[arg(long, default_value_t = 1000)]
+    pictures: usize,
+    /// Streams per cell
+    #[arg(long, default_value_t = 60)]
+    streams: u64,
+    /// N: effective frames between false alarms that are promised
+    #[arg(long, default_value_t = 5_000.0)]
+    mean_time: f64,
+    /// Folder for the scores
+    #[arg(long)]
+    out: PathBuf,
+}
+
+/// Scores of one kind of frames.
+struct Cell {
+    name: String,
+    severity: usize,
+    scores: Vec<FrameScores>,
+}
+
+fn main() -> Result<()> {
+    let settings = Settings::parse();
+    let bundle = Bundle::open(&settings.bundle)?;
+    let predictor = Predictor::from_bundle(&bundle)?;
+    let seed = bundle.manifest.provenance.seed;
+    let open = |classes| {
+        let image_size = Some(bundle.manifest.preprocess.size);
+        dataset::open(&settings.data, &OpenOptions { image_size, seed, validation: settings.validation, classes })
+    };
+    let data = open(settings.classes)?;
+    let (_, rank) = split_validation(&data.validation, seed);
+    let reference = score(&predictor, &pictures(&data.validation.subset(&rank), usize::MAX))?;
+    let test = pictures(&data.test, settings.pictures);
+
+    let mut cells = vec![Cell { name: "healthy".into(), severity: 0, scores: score(&predictor, &test)? }];
+    for corruption in Corruption::ALL {
+        for severity in SEVERITIES {
+            let mut rng = ChaCha8Rng::seed_from_u64(severity as u64);
+            rng.set_stream(corruption as u64);
+            let seen = test.iter().map(|p| corruption.apply(p, severity, &mut rng)).collect::<Result<Vec<_>, _>>()?;
+            cells.push(Cell { name: corruption.name().into(), severity, scores: score(&predictor, &seen)? });
+        }
+        eprintln!("{corruption}");
+    }
+    if let Some(known) = settings.classes {
+        let all = open(None)?.test;
+        let others: Vec<usize> = (0..all.len()).filter(|&i| all.labels[i] >= known).collect();
+        let seen = pictures(&all.subset(&others), settings.pictures);
+        cells.push(Cell { name: "other classes".into(), severity: 0, scores: score(&predictor, &seen)? });
+    }
+    write(&settings.out, &reference, &cells)?;
+
+    table::auroc(&cells);
+    let mean_time = settings.mean_time;
+    for variant in play::variants()? {
+        let delays = play::delays(&variant, &reference, &cells[1..], mean_time, settings.streams)?;
+        let rang = play::false_alarms(&variant, &reference, &cells[0].scores, mean_time, settings.streams)?;
+        table::delays(variant.name, &cells[1..], &delays, rang, settings.streams, mean_time);
+    }
+    Ok(())
+}
+
+/// Pictures spread over a split, at most so many.
+fn pictures(split: &Split, limit: usize) -> Vec<Picture> {
+    let count = split.len().min(limit);
+    (0..count).map(|i| split.to_picture(i * split.len() / count)).collect()
+}
+
+/// Scores with the masked pass on every picture.
+fn score(predictor: &Predictor, pictures: &[Picture]) -> Result<Vec<FrameScores>> {
+    let mut scores = Vec::with_capacity(pictures.len());
+    for batch in pictures.chunks(64) {
+        for (picture, prediction) in batch.iter().zip(predictor.predict_all(batch)?) {
+            scores.push(predictor.scores(picture, &prediction, true)?);
+        }
+    }
+    Ok(scores)
+}
+
+/// `reference.npy` and one array a cell, a row a frame and a column a channel; `channels.txt` names the columns.
+fn write(folder: &Path, reference: &[FrameScores], cells: &[Cell]) -> Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let array = |scores: &[FrameScores]| {
+        let row = |s: &FrameScores| Channel::ALL.map(|c| s.get(c).map_or(f32::NAN, |v| v as f32));
+        npy::floats(scores.iter().map(row).collect::<Vec<_>>().as_flattened(), [scores.len(), Channel::COUNT])
+    };
+    std::fs::write(folder.join("reference.npy"), array(reference))?;
+    for cell in cells {
+        let name = format!("{}.{}.npy", cell.name.replace(' ', "_"), cell.severity);
+        std::fs::write(folder.join(name), array(&cell.scores))?;
+    }
+    std::fs::write(folder.join("channels.txt"), Channel::ALL.map(|c| format!("{}\n", c.name())).concat())?;
+    Ok(())
+}

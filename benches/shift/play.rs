@@ -1,0 +1,102 @@
+//! Streams of scores, played to monitors with different weights.
+
+use crate::{Cell, Result};
+use excon_edge::image::Picture;
+use excon_edge::shift::{Channel, Contract, Family, FrameScores, Monitor, Reference, ReferenceOptions, Weights};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// Frames after which a shift counts as missed.
+const GIVE_UP: usize = 2_000;
+/// Healthy frames per stream, as a share of N.
+const HEALTHY: f64 = 0.1;
+
+/// A way to share the evidence out.
+pub struct Variant {
+    pub name: &'static str,
+    weights: Weights,
+}
+
+/// What is compared: the channels of the contract with and without each of its additions.
+pub fn variants() -> Result<Vec<Variant>> {
+    let learned = |c: Channel| Channel::TOWARD.contains(&c);
+    let axis = |c: Channel| Channel::PROJECTIONS.contains(&c);
+    let saliency = |c: Channel| c.family() == Family::ExplanationInconsistent;
+    let network = |c: Channel| matches!(c, Channel::Confidence | Channel::Cosine);
+    let base = |c: Channel| !learned(c) && !axis(c) && !saliency(c);
+    let uniform = |name, chosen: &dyn Fn(Channel) -> bool| -> Result<Variant> {
+        let channels: Vec<Channel> = Channel::ALL.into_iter().filter(|&c| chosen(c)).collect();
+        Ok(Variant { name, weights: Weights::uniform(&channels)? })
+    };
+    Ok(vec![
+        Variant { name: "as sealed: half of the weight on the learned directions", weights: Weights::default() },
+        uniform("without directions: network, pixels, residuals", &base)?,
+        uniform("… with feature projections", &|c| base(c) || axis(c))?,
+        uniform("… with saliency", &|c| base(c) || saliency(c))?,
+        uniform("network alone: confidence, cosine", &network)?,
+        uniform("network and saliency", &|c| network(c) || saliency(c))?,
+        uniform("saliency alone", &saliency)?,
+    ])
+}
+
+/// Frames until the alarm rings, per cell and stream; none where it stayed silent.
+pub fn delays(
+    variant: &Variant,
+    reference: &[FrameScores],
+    cells: &[Cell],
+    mean_time: f64,
+    streams: u64,
+) -> Result<Vec<Vec<Option<usize>>>> {
+    let reference = build(variant, reference)?;
+    let cell = |cell: &Cell| -> Result<_> {
+        (0..streams).map(|s| rings(&reference, &cell.scores, mean_time, s, GIVE_UP)).collect()
+    };
+    cells.iter().map(cell).collect()
+}
+
+/// How many healthy streams of N/10 frames rang.
+pub fn false_alarms(
+    variant: &Variant,
+    reference: &[FrameScores],
+    healthy: &[FrameScores],
+    mean_time: f64,
+    streams: u64,
+) -> Result<usize> {
+    let reference = build(variant, reference)?;
+    let frames = (HEALTHY * mean_time) as usize;
+    let mut rang = 0;
+    for stream in 0..streams {
+        rang += usize::from(rings(&reference, healthy, mean_time, stream, frames)?.is_some());
+    }
+    Ok(rang)
+}
+
+fn build(variant: &Variant, reference: &[FrameScores]) -> Result<Reference> {
+    let options = ReferenceOptions { independent: true, weights: variant.weights.clone(), problems: Vec::new() };
+    Ok(Reference::build(reference, &options)?)
+}
+
+/// Plays frames drawn with replacement.
+fn rings(
+    reference: &Reference,
+    scores: &[FrameScores],
+    mean_time: f64,
+    seed: u64,
+    limit: usize,
+) -> Result<Option<usize>> {
+    let contract = Contract { mean_time_between_false_alarms: mean_time, seed, ..Contract::default() };
+    let mut monitor = Monitor::new(reference.clone(), contract)?;
+    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x5eed);
+    // The scores were taken before; the sensor check only has to find two healthy pictures in turn.
+    let pictures = [0u8, 1].map(|k| {
+        let rgb = (0..8 * 8 * 3).map(|i| (i * 37 % 200) as u8 + 20 + 20 * k).collect();
+        Picture { width: 8, height: 8, rgb }
+    });
+    for frame in 0..limit {
+        monitor.observe(&pictures[frame % 2], &scores[rng.random_range(0..scores.len())]);
+        if monitor.alarm().is_some() {
+            return Ok(Some(frame + 1));
+        }
+    }
+    Ok(None)
+}
