@@ -195,7 +195,7 @@ pub fn fit(parts: Parts, pictures: Pictures, options: &FitOptions) -> Result<Fit
             None
         }
     };
-    let (reference, sensor_faults) = rank_reference(&predictor, &pictures, &on_rank, options)?;
+    let (reference, sensor_faults) = rank_reference(&predictor, &pictures, &on_rank, options, &mut notes)?;
 
     let calibration = Calibration {
         temperature: scaling.temperature,
@@ -290,11 +290,16 @@ fn rank_reference(
     pictures: &Pictures,
     predictions: &[Prediction],
     options: &FitOptions,
+    notes: &mut Vec<String>,
 ) -> Result<(Reference, usize)> {
     let rank = &pictures.rank;
     let fitted: HashSet<Vec<u8>> = (0..pictures.fit.len()).map(|i| pictures.fit.picture(i).rgb).collect();
     let unseen: Vec<usize> = (0..rank.len()).filter(|&i| !fitted.contains(&rank.picture(i).rgb)).collect();
     let overlap = unseen.len() < reference::MINIMUM;
+    let copies = rank.len() - unseen.len();
+    if copies > 0 && !overlap {
+        notes.push(format!("{copies} rank pictures are also in the fit half; the shift reference is without them"));
+    }
     let used = if overlap { (0..rank.len()).collect() } else { unseen };
     let mut sensor = SensorCheck::default();
     let well: Vec<(Picture, &Prediction)> = used

@@ -89,6 +89,11 @@ fn a_bundle_is_sealed_and_predicts() {
     assert_eq!(bundle.reference.values(Channel::Confidence).len(), fit.reference_frames);
     assert_eq!(bundle.reference.values(Channel::MaskedCosine).len(), fit.reference_frames);
     assert_eq!(bundle.reference.weights().get(Channel::CamEntropy), 0.0, "saliency has not earned weight here");
+    for channel in Channel::TOWARD {
+        assert_eq!(bundle.reference.values(channel).len(), fit.reference_frames, "{}", channel.name());
+        assert!(bundle.reference.weights().get(channel) > 0.0, "{}", channel.name());
+    }
+    assert_eq!(bundle.reference.values(Channel::ProjectionFirst).len(), fit.reference_frames);
 
     // Int8 against float.
     let comparison = done.report.comparison.as_ref().unwrap();

@@ -84,7 +84,10 @@ fn main() -> Result<()> {
         for severity in SEVERITIES {
             let mut rng = ChaCha8Rng::seed_from_u64(severity as u64);
             rng.set_stream(corruption as u64);
-            let seen = test.iter().map(|p| corruption.apply(p, severity, &mut rng)).collect::<Result<Vec<_>, _>>()?;
+            let seen = test
+                .iter()
+                .map(|p| corruption.apply(p, severity, &mut rng))
+                .collect::<std::result::Result<Vec<_>, _>>()?;
             cells.push(Cell { name: corruption.name().into(), severity, scores: score(&predictor, &seen)? });
         }
         eprintln!("{corruption}");
