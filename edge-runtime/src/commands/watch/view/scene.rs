@@ -180,7 +180,7 @@ fn state(now: &Observation) -> Line {
     let style = match now.state {
         State::Healthy => GOOD,
         State::Watching | State::Slow => WATCH,
-        State::Shift | State::SensorFault => BAD,
+        State::Shift | State::SensorFault | State::EngineFault => BAD,
     };
     let why = match (now.fault, &now.alarm) {
         (Some(fault), _) => fault.words().to_string(),
