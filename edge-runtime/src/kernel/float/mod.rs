@@ -2,8 +2,8 @@
 //!
 //! Maps lie pixel by pixel (NHWC), channels padded to whole vectors, with a halo of zeros where a window needs one; a
 //! picture that only dense convolutions read stays planar. A convolution ends with its bias, the residual sum and the
-//! activation before anything is stored. Kernels are written once over [`Vector`](crate::kernel::Vector): [`dense`] for
-//! any window, [`winograd`] for 3 × 3 at stride 1 where that is faster, [`depthwise`] for a window a channel.
+//! activation before anything is stored. Kernels are written once over [`Vector`](crate::kernel::Vector): `dense` for
+//! any window, `winograd` for 3 × 3 at stride 1 where that is faster, `depthwise` for a window a channel.
 //!
 //! The arithmetic: `y = clip(Σ x·w + bias + residual)` in f32, the residual's other summand clipped before where the file
 //! says so. The order of a sum depends on the shape and the instruction set, never on other pictures; results of two sets

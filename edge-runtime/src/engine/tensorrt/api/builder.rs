@@ -44,7 +44,7 @@ impl Builder {
     /// A builder on a device.
     ///
     /// # Errors
-    /// [`FaultKind::NoDevice`] without one, else what TensorRT says.
+    /// `FaultKind::NoDevice` without one, else what TensorRT says.
     pub fn new(library: &Library, device: u32, logger: &Arc<Logger>) -> Result<Self> {
         library.devices()?;
         let (mut handle, user) = (null_mut(), Arc::as_ptr(logger).cast_mut().cast());
@@ -56,7 +56,7 @@ impl Builder {
     /// Reads the network, once.
     ///
     /// # Errors
-    /// [`FaultKind::Parse`], with the node where the parser names one.
+    /// `FaultKind::Parse`, with the node where the parser names one.
     pub fn parse(&mut self, onnx: &[u8]) -> Result<()> {
         let mut node = -1;
         let (bytes, size) = (onnx.as_ptr().cast(), onnx.len());
@@ -71,7 +71,7 @@ impl Builder {
     /// `false`.
     ///
     /// # Errors
-    /// [`FaultKind::Build`], [`FaultKind::Memory`] or [`FaultKind::Cancelled`].
+    /// `FaultKind::Build`, `FaultKind::Memory` or `FaultKind::Cancelled`.
     pub fn build(
         &mut self,
         options: &BuildOptions,

@@ -30,7 +30,7 @@ impl Runtime {
         Ok(Arc::new(Self { handle: made(handle)?, abi: library.abi.clone(), _logger: logger.clone() }))
     }
 
-    /// Loads a plan. TensorRT trusts what is in one: give it only bytes that [`Builder::build`] made here.
+    /// Loads a plan. TensorRT trusts what is in one: give it only bytes that [`Builder::build`](super::Builder::build) made here.
     ///
     /// # Errors
     /// [`FaultKind::Mismatch`] when it is of another version or device, or damaged.
