@@ -10,7 +10,6 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use excon_edge::file;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -81,16 +80,11 @@ pub fn collect(
     let mut collected = Collected { known: listed.len() - missing.len(), ..Collected::default() };
     for part in missing.chunks(AT_ONCE) {
         let numbers: Vec<u64> = part.iter().map(|frame| frame.number).collect();
-        let came = ask(board, folder, &numbers)?;
-        for wanted in part {
-            match came.iter().find(|frame| frame.sha256 == wanted.sha256) {
-                None => collected.gone += 1,
-                Some(frame) => {
-                    keep(board, frame, out)?;
-                    collected.new += 1;
-                }
-            }
-        }
+        let mut came = ask(board, folder, &numbers)?;
+        came.retain(|frame| part.iter().any(|wanted| wanted.sha256 == frame.sha256));
+        keep(board, &came, out)?;
+        collected.new += came.len();
+        collected.gone += part.len() - came.len();
         progress(collected.known + collected.new, listed.len());
     }
     Ok(collected)
@@ -117,19 +111,10 @@ fn ask(board: &Board, folder: Option<&str>, numbers: &[u64]) -> Result<Vec<Frame
     said.stdout.lines().map(read).collect()
 }
 
-/// Writes a frame and what is known of it.
-fn keep(board: &Board, frame: &Frame, out: &Path) -> Result<()> {
+/// Writes frames, each whole, and then what is known of them.
+fn keep(board: &Board, frames: &[Frame], out: &Path) -> Result<()> {
     let failed = |reason: &str| Error::Board { board: board.address.clone(), reason: reason.into(), code: 65 };
-    let bytes = frame.png.as_ref().and_then(|png| STANDARD.decode(png).ok());
-    let bytes = bytes.filter(|bytes| hex(bytes) == frame.sha256);
-    let bytes = bytes.ok_or_else(|| failed("a frame came that is not the one it listed; collect again"))?;
-    let place = place(board, frame)?;
-    let path = out.join(&place);
     let unwritable = |path: &Path, source| excon_edge::Error::Write { path: path.into(), source };
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(|e| unwritable(folder, e))?;
-    }
-    file::replace(&path, &bytes)?;
     let notes = out.join(NOTES);
     let mut lines: BTreeMap<PathBuf, String> = BTreeMap::new();
     for line in std::fs::read_to_string(&notes).unwrap_or_default().lines() {
@@ -137,11 +122,28 @@ fn keep(board: &Board, frame: &Frame, out: &Path) -> Result<()> {
             lines.insert(note.file, line.into());
         }
     }
-    let note = Note { file: place.clone(), board: board.address.clone(), frame: frame.clone() };
-    let line = serde_json::to_string(&note).map_err(|e| unwritable(&notes, std::io::Error::other(e)))?;
-    lines.insert(place, line);
-    let text: String = lines.into_values().map(|line| line + "\n").collect();
-    Ok(file::replace(&notes, text.as_bytes())?)
+    let mut one = |frame: &Frame| -> Result<()> {
+        let bytes = frame.png.as_ref().and_then(|png| STANDARD.decode(png).ok());
+        let bytes = bytes.filter(|bytes| file::digest(bytes) == frame.sha256);
+        let bytes = bytes.ok_or_else(|| failed("a frame came that is not the one it listed; collect again"))?;
+        let place = place(board, frame)?;
+        let path = out.join(&place);
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(|e| unwritable(folder, e))?;
+        }
+        file::replace(&path, &bytes)?;
+        let note = Note { file: place.clone(), board: board.address.clone(), frame: frame.clone() };
+        let line = serde_json::to_string(&note).map_err(|e| unwritable(&notes, std::io::Error::other(e)))?;
+        lines.insert(place, line);
+        Ok(())
+    };
+    // What came before one that is refused is kept, and noted.
+    let kept = frames.iter().try_for_each(&mut one);
+    if !lines.is_empty() {
+        let text: String = lines.into_values().map(|line| line + "\n").collect();
+        file::replace(&notes, text.as_bytes())?;
+    }
+    kept
 }
 
 /// Where a frame goes, below the folder: never elsewhere, whatever the board says.
@@ -158,10 +160,6 @@ fn place(board: &Board, frame: &Frame) -> Result<PathBuf> {
     Ok(Path::new(&frame.predicted).join(format!("{host}-{}.png", &frame.sha256[..16])))
 }
 
-fn hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -170,7 +168,7 @@ mod tests {
     fn frame(predicted: &str) -> Frame {
         Frame {
             number: 3,
-            sha256: hex(b"png"),
+            sha256: file::digest(b"png"),
             score: 2.0,
             predicted: predicted.into(),
             confidence: 0.5,
@@ -194,13 +192,13 @@ mod tests {
     fn a_frame_is_kept_once_and_only_as_it_was_listed() {
         let (board, folder) = (Board::at("camera-1").unwrap(), tempfile::tempdir().unwrap());
         for _ in 0..2 {
-            keep(&board, &frame("cup"), folder.path()).unwrap();
+            keep(&board, &[frame("cup")], folder.path()).unwrap();
         }
         let notes = std::fs::read_to_string(folder.path().join(NOTES)).unwrap();
         assert_eq!(notes.lines().count(), 1);
         assert!(!notes.contains("png\":"), "the bytes are in the picture alone: {notes}");
         let other = Frame { png: Some(STANDARD.encode(b"other")), ..frame("jar") };
-        assert_eq!(keep(&board, &other, folder.path()).unwrap_err().exit_code(), 65);
+        assert_eq!(keep(&board, &[other], folder.path()).unwrap_err().exit_code(), 65);
         assert!(!folder.path().join("jar").exists());
     }
 }

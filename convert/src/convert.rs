@@ -5,14 +5,14 @@
 //! measured on the rank half, which no temperature has seen. Test is only searched for pictures of the other splits.
 
 use crate::compare::{self, Allowed, BudgetLine, Comparison, LayerError, Side, Verdict};
-use crate::quantize::Codes;
 use crate::report::{Conversion, ConversionReport, RangeReport, SCHEMA};
 use crate::select::select;
 use crate::source::Source;
+use crate::target::{Choice, Target};
 use crate::timing::Timing;
 use crate::{Error, Result, export, leakage, onnx, seal};
 use excon_edge::bundle::{Bundle, Precision};
-use excon_edge::engine::{self, Engine, tensorrt};
+use excon_edge::engine::{self, Engine};
 use excon_edge::file::replace;
 use excon_edge::fit::{self, FitOptions, FitReport, Labelled, Pictures};
 use excon_edge::predictor::Parts;
@@ -23,88 +23,13 @@ use excon_train::evaluate::planar;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 /// Pictures the per-layer errors are measured on.
 const LAYER_PICTURES: usize = 16;
-
-/// What a model is converted for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Target {
-    /// Any CPU: the int8 kernels, or tract.
-    #[serde(rename = "cpu")]
-    Cpu,
-    /// TensorRT on a graphics unit that computes with 8-bit integers.
-    #[serde(rename = "tensorrt")]
-    TensorRt,
-    /// TensorRT in 16-bit float, for graphics units without: the Jetson Nano's and the TX2's. The file itself stays float.
-    #[serde(rename = "tensorrt-fp16")]
-    TensorRtHalf,
-}
-
-impl Target {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Cpu, Self::TensorRt, Self::TensorRtHalf];
-
-    /// Name as in manifests and on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Cpu => "cpu",
-            Self::TensorRt => tensorrt::NAME,
-            Self::TensorRtHalf => tensorrt::HALF_TARGET,
-        }
-    }
-
-    /// What is written when `asked` was asked for. Only for a CPU does this machine's speed say anything.
-    fn choice(self, asked: Choice) -> Result<Choice> {
-        match (self, asked) {
-            (Self::TensorRtHalf, Choice::Int8) => {
-                let reason = "a graphics unit without 8-bit integers cannot run int8; use `float`, or another target";
-                Err(Error::Setting { name: "precision".into(), reason: reason.into() })
-            }
-            (Self::TensorRtHalf, _) => Ok(Choice::Float),
-            (Self::TensorRt, Choice::Auto) => Ok(Choice::Int8),
-            (_, asked) => Ok(asked),
-        }
-    }
-
-    /// How its engine lets codes be used.
-    pub fn codes(self) -> Codes {
-        match self {
-            Self::Cpu => Codes::Full,
-            Self::TensorRt | Self::TensorRtHalf => Codes::Symmetric,
-        }
-    }
-
-    /// Whether the engine that will run exists only on the board, so that constants have to be fitted there again.
-    fn is_built_on_board(self) -> bool {
-        self != Self::Cpu
-    }
-}
-
-impl std::str::FromStr for Target {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        let found = Self::ALL.into_iter().find(|target| target.name() == name);
-        let reason = || format!("{name:?} is not known; use `cpu`, `tensorrt` or `tensorrt-fp16`");
-        found.ok_or_else(|| Error::Setting { name: "target".into(), reason: reason() })
-    }
-}
-
-/// Which numeric form is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Choice {
-    /// Int8 where it is faster than float on this machine and loses no more than allowed, else float; the report says why.
-    Auto,
-    /// Int8, whatever it costs.
-    Int8,
-    /// Float.
-    Float,
-}
 
 /// How to convert.
 #[derive(Debug, Clone, PartialEq)]

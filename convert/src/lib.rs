@@ -17,12 +17,14 @@ mod report;
 pub mod seal;
 pub mod select;
 mod source;
+mod target;
 mod timing;
 pub mod weights;
 
-pub use convert::{Choice, Options, Step, Target, compare_on, convert};
+pub use convert::{Options, Step, compare_on, convert};
 pub use error::{Error, Result};
 pub use feeding::Feeding;
 pub use report::{Conversion, ConversionReport, RangeReport, SCHEMA};
 pub use source::{Source, relabelled};
+pub use target::{Choice, Target};
 pub use timing::Timing;

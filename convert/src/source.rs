@@ -7,7 +7,7 @@ use crate::weights::Weights;
 use crate::{Error, Result};
 use excon_edge::bundle::{ProjectionHead, Tensor, Tensors};
 use excon_edge::image::Preprocess;
-use excon_train::checkpoint::Run;
+use excon_train::checkpoint::{self, Run};
 use excon_train::dataset::{Dataset, OpenOptions};
 use excon_train::network::Graph;
 use std::path::{Path, PathBuf};
@@ -57,6 +57,9 @@ impl Source {
             arrays.push((name.clone(), tensor.dims().to_vec(), values));
         }
         let manifest = &run.manifest;
+        let unfinished = run.path.join(checkpoint::LAST).exists();
+        let note =
+            "the run is not finished: its best epoch so far is converted. `excon train --resume` goes on with it";
         let weights = Weights::from_arrays(&run.path.join("model.safetensors"), arrays)?;
         Ok(Self {
             path: run.path.clone(),
@@ -68,7 +71,7 @@ impl Source {
             data: manifest.data.clone(),
             data_digest: manifest.data_digest.clone(),
             seed: manifest.seed,
-            notes: vec![],
+            notes: unfinished.then(|| note.to_string()).into_iter().collect(),
         })
     }
 

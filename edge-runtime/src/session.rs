@@ -6,9 +6,8 @@
 
 use crate::bundle::Bundle;
 use crate::shift::{Contract, Family, Monitor, Promise};
-use crate::{Error, Result};
+use crate::{Error, Result, file};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::fs::{File, TryLockError};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -178,7 +177,7 @@ impl Snapshot {
     pub fn write(&self) -> Result<()> {
         let folder = self.path.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder).map_err(|source| Error::Write { path: self.path.clone(), source })?;
-        let head = format!("{SCHEMA} {}\n", digest(&self.body));
+        let head = format!("{SCHEMA} {}\n", file::digest(&self.body));
         crate::file::replace(&self.path, &[head.as_bytes(), &self.body].concat())
     }
 }
@@ -253,7 +252,7 @@ fn parse(bytes: &[u8]) -> std::result::Result<(About, Vec<u8>), String> {
     let (first, body) = split_line(bytes).ok_or_else(torn)?;
     let first = std::str::from_utf8(first).map_err(|_| torn())?;
     match first.split_once(' ') {
-        Some((SCHEMA, sum)) if sum == digest(body) => {}
+        Some((SCHEMA, sum)) if sum == file::digest(body) => {}
         Some((SCHEMA, _)) => return Err(torn()),
         _ => return Err(format!("its schema is not {SCHEMA}")),
     }
@@ -265,8 +264,4 @@ fn parse(bytes: &[u8]) -> std::result::Result<(About, Vec<u8>), String> {
 fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = bytes.iter().position(|&b| b == b'\n')?;
     Some((&bytes[..end], &bytes[end + 1..]))
-}
-
-fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -7,10 +7,9 @@
 //! its digest, so nothing else is remembered, and a torn write is a chunk to send again.
 
 use crate::bundle::{MAX_MANIFEST, MAX_TOTAL};
-use crate::file::{Disk, System};
+use crate::file::{self, Disk, System};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -54,8 +53,8 @@ impl Plan {
         Self {
             schema: SCHEMA.into(),
             size: bytes.len() as u64,
-            sha256: hex(bytes),
-            chunks: bytes.chunks(CHUNK).map(hex).collect(),
+            sha256: file::digest(bytes),
+            chunks: bytes.chunks(CHUNK).map(file::digest).collect(),
         }
     }
 
@@ -73,10 +72,6 @@ impl Plan {
     fn length(&self, chunk: usize) -> usize {
         (self.size - (chunk * CHUNK) as u64).min(CHUNK as u64) as usize
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// Writes one chunk for [`receive`].
@@ -147,7 +142,7 @@ pub fn receive(mut from: impl BufRead, mut to: impl Write, folder: &Path, ask_on
         }
         file.sync_all().map_err(failed)?;
         let whole = System.read(&partial, plan.size).map_err(failed)?;
-        if hex(&whole) != plan.sha256 {
+        if file::digest(&whole) != plan.sha256 {
             fs::remove_file(&partial).map_err(failed)?;
             return Err(wrong("the whole has another digest than the plan says. Send it again"));
         }
@@ -165,7 +160,7 @@ fn missing(plan: &Plan, path: &Path) -> Vec<u32> {
     let bytes = System.read(path, plan.size).unwrap_or_default();
     let has = |chunk: usize| {
         let at = chunk * CHUNK;
-        bytes.get(at..at + plan.length(chunk)).is_some_and(|part| hex(part) == plan.chunks[chunk])
+        bytes.get(at..at + plan.length(chunk)).is_some_and(|part| file::digest(part) == plan.chunks[chunk])
     };
     (0..plan.chunks.len()).filter(|&chunk| !has(chunk)).map(|chunk| chunk as u32).collect()
 }
@@ -181,7 +176,7 @@ fn chunk(from: &mut impl Read, plan: &Plan, wanted: &[u32]) -> std::result::Resu
     }
     let mut bytes = vec![0; length as usize];
     from.read_exact(&mut bytes).map_err(broken)?;
-    match hex(&bytes) == plan.chunks[chunk as usize] {
+    match file::digest(&bytes) == plan.chunks[chunk as usize] {
         true => Ok((chunk, bytes)),
         false => Err(format!("chunk {chunk} was damaged on its way")),
     }

@@ -10,7 +10,6 @@ use crate::predictor::Prediction;
 use crate::shift::{Channel, FrameScores, Reference, Sides};
 use crate::{Error, Result, file, page};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -111,7 +110,7 @@ pub fn list(folder: &Path) -> Result<Vec<Kept>> {
         let (entry, picture) = (read(folder, number)?, path(folder, number, ".png"));
         // Dropped for a more unusual one while we look: no longer there.
         let bytes = std::fs::read(&picture).ok()?;
-        let sha256 = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
+        let sha256 = file::digest(&bytes);
         Some(Kept { number, picture, sha256, entry })
     };
     Ok(numbers.into_iter().filter_map(kept).collect())

@@ -8,8 +8,8 @@
 
 use super::{
     FileEntry, MANIFEST, MANIFEST_DIGEST, MANIFEST_SIGNATURE, MAX_MANIFEST, MAX_SIGNATURE, Manifest, Members, Trust,
-    hex_digest,
 };
+use crate::file;
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 
@@ -33,7 +33,7 @@ impl From<io::Error> for Refusal {
 
 /// Line in the format of `sha256sum` that guards the manifest.
 pub(super) fn digest_line(manifest_bytes: &[u8]) -> String {
-    format!("{}  {MANIFEST}\n", hex_digest(manifest_bytes))
+    format!("{}  {MANIFEST}\n", file::digest(manifest_bytes))
 }
 
 /// Checks the manifest against its digest line and parses it.
@@ -48,7 +48,7 @@ pub(super) fn parse_manifest(bytes: &[u8], digest: &[u8]) -> Result<Manifest, Re
 
 /// Checks one member against its entry.
 pub(super) fn verify(name: &str, bytes: &[u8], entry: &FileEntry) -> Result<(), Refusal> {
-    if bytes.len() as u64 != entry.size || hex_digest(bytes) != entry.sha256 {
+    if bytes.len() as u64 != entry.size || file::digest(bytes) != entry.sha256 {
         return Err(Refusal::Content(format!("{name} does not match its digest in {MANIFEST}")));
     }
     Ok(())

@@ -29,8 +29,7 @@ pub use writer::Writer;
 
 use crate::saliency::LinearHead;
 use crate::shift::{Contract, Reference, ScoreModel};
-use crate::{Error, Result};
-use sha2::{Digest, Sha256};
+use crate::{Error, Result, file};
 use std::path::{Path, PathBuf};
 
 /// Name of the manifest.
@@ -126,7 +125,7 @@ impl Bundle {
             }
             None => None,
         };
-        let digest = hex_digest(&manifest_bytes);
+        let digest = file::digest(&manifest_bytes);
         Ok(Self {
             path: path.into(),
             digest,
@@ -141,9 +140,4 @@ impl Bundle {
             calibration,
         })
     }
-}
-
-/// SHA-256 as lower-case hex.
-fn hex_digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }

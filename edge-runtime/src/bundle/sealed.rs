@@ -3,7 +3,7 @@
 
 use super::archive::{self, Refusal};
 use super::signature::{MAX_SIGNATURE, Signed, Trust};
-use super::{MANIFEST, MANIFEST_DIGEST, MANIFEST_SIGNATURE, MAX_MANIFEST, MAX_TOTAL, Manifest, hex_digest};
+use super::{MANIFEST, MANIFEST_DIGEST, MANIFEST_SIGNATURE, MAX_MANIFEST, MAX_TOTAL, Manifest};
 use crate::file::{self, Disk, System};
 use crate::{Error, Result};
 use std::collections::BTreeMap;
@@ -49,7 +49,7 @@ impl Members {
 
     /// SHA-256 of the manifest, lower-case hex: names the bundle.
     pub fn digest(&self) -> String {
-        hex_digest(&self.manifest_bytes)
+        file::digest(&self.manifest_bytes)
     }
 
     /// Every member by name, in the order of a container.

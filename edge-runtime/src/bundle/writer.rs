@@ -1,10 +1,10 @@
 //! Sealing: a manifest and members become one file, reproducibly, written beside its place and renamed into it.
 
 use super::members::{self, CALIBRATION, CalibrationSet, GOLDEN, Golden, ProjectionHead, REFERENCE};
-use super::{Bundle, FileEntry, Manifest, Members, Signed, Tensors, encode, hex_digest};
+use super::{Bundle, FileEntry, Manifest, Members, Signed, Tensors, encode};
 use crate::saliency::LinearHead;
 use crate::shift::{Reference, ScoreModel};
-use crate::{Error, Result};
+use crate::{Error, Result, file};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -71,7 +71,7 @@ impl Writer {
     pub fn seal(mut self, path: impl AsRef<Path>) -> Result<Bundle> {
         let path = path.as_ref();
         let refuse = |reason: String| Error::Bundle { path: path.into(), reason };
-        let entry = |bytes: &Vec<u8>| FileEntry { size: bytes.len() as u64, sha256: hex_digest(bytes) };
+        let entry = |bytes: &Vec<u8>| FileEntry { size: bytes.len() as u64, sha256: file::digest(bytes) };
         self.manifest.files = self.files.iter().map(|(name, bytes)| (name.clone(), entry(bytes))).collect();
         self.manifest.validate().map_err(refuse)?;
         let mut manifest_bytes = serde_json::to_vec_pretty(&self.manifest).map_err(|e| refuse(e.to_string()))?;

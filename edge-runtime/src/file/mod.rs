@@ -1,16 +1,23 @@
-//! Writing files so that a power cut, a full disk or a reader in between sees the old file or the new one, never a part.
+//! Writing files so that a power cut, a full disk or a reader in between sees the old file or the new one, never a part;
+//! and the digest that tells one file from another.
 
 mod disk;
 
 pub use disk::{Disk, System};
 
 use crate::{Error, Result};
+use sha2::{Digest, Sha256};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How the names of files begin that are not whole yet; a killed process may leave one.
 pub const PARTIAL: &str = ".partial-";
+
+/// SHA-256 of some bytes, lower-case hex: how files, pictures and states are named and checked.
+pub fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
 
 /// Writes beside the file, waits for the disk, renames, and lets the rename outlive a power cut too.
 ///

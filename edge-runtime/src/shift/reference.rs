@@ -9,8 +9,7 @@ use super::channel::{Channel, Weights};
 use super::scores::FrameScores;
 use super::tensors::{Tensors, take, to_bytes};
 use super::thinning::{Thinner, step_for};
-use crate::{Error, Result};
-use sha2::{Digest, Sha256};
+use crate::{Error, Result, file};
 
 /// Kept frames below which the status adds `low power`.
 pub const LOW_POWER: usize = 100;
@@ -194,7 +193,7 @@ impl Reference {
     pub fn digest(&self) -> String {
         // Shapes are right by construction, so serialising cannot fail; were it to, no state would ever match.
         let bytes = to_bytes(&self.to_tensors()).unwrap_or_default();
-        Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+        file::digest(&bytes)
     }
 
     /// The reference as named tensors, prefix `reference.`.

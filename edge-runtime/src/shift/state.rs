@@ -14,11 +14,10 @@ use super::reference::Reference;
 use super::scores::FrameScores;
 use super::sensor::SensorCheck;
 use super::tensors::Tensors;
-use crate::{Error, Result};
+use crate::{Error, Result, file};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -94,7 +93,7 @@ impl Monitor {
             seen: self.seen.iter().map(|s| Channel::ALL.map(|c| s.get(c).map(f64::to_bits)).to_vec()).collect(),
         };
         let body = serde_json::to_vec(&saved).unwrap_or_default();
-        let mut bytes = format!("{SCHEMA} {}\n", hex(&body)).into_bytes();
+        let mut bytes = format!("{SCHEMA} {}\n", file::digest(&body)).into_bytes();
         bytes.extend(body);
         bytes
     }
@@ -204,7 +203,7 @@ fn parse(bytes: &[u8]) -> std::result::Result<Saved, String> {
     let line = std::str::from_utf8(&bytes[..end]).map_err(|_| "its first line is not text")?;
     let body = &bytes[end + 1..];
     match line.split_once(' ') {
-        Some((SCHEMA, digest)) if digest == hex(body) => {}
+        Some((SCHEMA, digest)) if digest == file::digest(body) => {}
         Some((SCHEMA, _)) => return Err("its digest does not match: it is torn or damaged".into()),
         Some(("excon.shift-state/1", _)) => {
             return Err("an older program wrote it, with other channels: start a new one in an empty folder".into());
@@ -212,8 +211,4 @@ fn parse(bytes: &[u8]) -> std::result::Result<Saved, String> {
         _ => return Err(format!("its schema is not {SCHEMA}")),
     }
     serde_json::from_slice(body).map_err(|e| e.to_string())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }

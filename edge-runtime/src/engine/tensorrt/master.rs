@@ -5,8 +5,8 @@
 //! TensorRT cannot take for another reason, such as unsigned bytes, are refused with the node.
 
 use crate::engine::{Shapes, onnx};
+use crate::file;
 use prost::Message;
-use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use tract_onnx::pb::{
     AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, attribute_proto::AttributeType,
@@ -42,7 +42,7 @@ impl Master {
         let nodes = graph.node.iter().map(|n| n.name.clone()).collect();
         let head = head(graph);
         let bytes = model.encode_to_vec();
-        let digest = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
+        let digest = file::digest(&bytes);
         Ok(Self { bytes, shapes, int8, nodes, head, digest })
     }
 }

@@ -8,7 +8,6 @@
 use super::api::{Device, Version, dotted};
 use crate::{Error, Result, file};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -103,7 +102,7 @@ impl Plan {
     /// SHA-256 of the bytes, lower-case hex: names the engine that constants are fitted on. Two builds of one network
     /// choose different kernels and differ in it.
     pub fn digest(&self) -> String {
-        hex(&self.bytes)
+        file::digest(&self.bytes)
     }
 
     /// Writes the plan, and removes the oldest where there are many.
@@ -117,7 +116,7 @@ impl Plan {
         let mut body = serde_json::to_vec(&self.about).map_err(|e| failed(e.into()))?;
         body.push(b'\n');
         body.extend(&self.bytes);
-        file::replace(&path, &[format!("{SCHEMA} {}\n", hex(&body)).as_bytes(), &body].concat())?;
+        file::replace(&path, &[format!("{SCHEMA} {}\n", file::digest(&body)).as_bytes(), &body].concat())?;
         forget_old(folder);
         Ok(path)
     }
@@ -194,17 +193,13 @@ fn header(path: &Path) -> std::result::Result<(About, Vec<u8>), String> {
     let end = line(&bytes)?;
     let body = bytes.split_off(end + 1);
     match std::str::from_utf8(&bytes[..end]).ok().and_then(|first| first.split_once(' ')) {
-        Some((SCHEMA, sum)) if sum == hex(&body) => {}
+        Some((SCHEMA, sum)) if sum == file::digest(&body) => {}
         Some((SCHEMA, _)) => return Err(torn()),
         _ => return Err(format!("its schema is not {SCHEMA}")),
     }
     let end = line(&body)?;
     let about = serde_json::from_slice(&body[..end]).map_err(|e| e.to_string())?;
     Ok((about, body[end + 1..].to_vec()))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }
 
 #[cfg(test)]
