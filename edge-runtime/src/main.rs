@@ -8,5 +8,9 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // A network of a few hundred kilobytes would be given pages of two megabytes. Where the kernel knows of none there
+    // is nothing to turn off.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     ExitCode::from(commands::run(std::env::args_os()))
 }
