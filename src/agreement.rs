@@ -12,7 +12,7 @@ use excon_convert::weights::Weights;
 use excon_edge::bundle::Bundle;
 use excon_edge::engine::tract::TractEngine;
 use excon_edge::engine::{self, Engine};
-use excon_edge::probability::{Metrics, argmax};
+use excon_edge::probability::{Metrics, Scaling, argmax};
 use excon_edge::saliency::class_activation_map;
 use excon_train::checkpoint::Run;
 use excon_train::config::Device;
@@ -104,8 +104,9 @@ pub struct Side {
     pub model: String,
     /// What ran it.
     pub engine: String,
-    /// Temperature of its probabilities.
-    pub temperature: f64,
+    /// How its logits become probabilities.
+    #[serde(flatten)]
+    pub scaling: Scaling,
     /// Accuracy and calibration.
     pub metrics: Metrics,
     /// Milliseconds for one picture alone, the fastest of a few.
@@ -205,21 +206,21 @@ impl Agreement {
             values[1].extend(y.logits);
             at(values[0].len() / shapes.classes);
         }
-        let temperatures = [a.model.temperature(data)?.0, b.model.temperature(data)?.0];
-        let side = |i: usize| Logits { logits: &values[i], temperature: temperatures[i] };
+        let scalings = [a.model.scaling(data)?.0, b.model.scaling(data)?.0];
+        let side = |i: usize| Logits { logits: &values[i], scaling: &scalings[i] };
         let c = compare(name, side(0), side(1), shapes.classes, &split.labels, a.model.seed)?;
-        let form = |form: &Form, metrics: &Metrics, temperature| {
+        let form = |form: &Form, metrics: &Metrics, scaling: &Scaling| {
             let (model, engine) = (form.given.clone(), form.model.engine.name().to_string());
             let milliseconds = fastest(form.model.engine.as_ref(), &planar(split, &[0], &form.model.preprocess))?;
-            Ok::<_, Failure>(Side { model, engine, temperature, metrics: metrics.clone(), milliseconds })
+            Ok::<_, Failure>(Side { model, engine, scaling: scaling.clone(), metrics: metrics.clone(), milliseconds })
         };
         Ok(Self {
             schema: SCHEMA,
             data: data.name.clone(),
             split: name.into(),
             pictures: split.len(),
-            a: form(a, &c.float, temperatures[0])?,
-            b: form(b, &c.int8, temperatures[1])?,
+            a: form(a, &c.float, &scalings[0])?,
+            b: form(b, &c.int8, &scalings[1])?,
             same_class: c.agreement,
             accuracy_loss: c.accuracy_loss,
             ece_loss: c.ece_loss,

@@ -83,7 +83,7 @@ impl Report {
     pub fn keep(&mut self, earlier: Self) {
         let same = |r: &Self| {
             let e = &r.evaluation;
-            (r.model_digest.clone(), r.data_digest.clone(), r.split.clone(), r.limit, r.seed, e.temperature.to_bits())
+            (r.model_digest.clone(), r.data_digest.clone(), r.split.clone(), r.limit, r.seed, e.scaling.clone())
         };
         if same(self) == same(&earlier) {
             self.explanations = self.explanations.take().or(earlier.explanations);

@@ -4,7 +4,7 @@ use crate::failure::{Failure, Result};
 use excon_edge::bundle::Bundle;
 use excon_edge::engine::Engine;
 use excon_edge::image::Preprocess;
-use excon_edge::probability::fit_temperature;
+use excon_edge::probability::{FEWEST, Scaling, fit_temperature};
 use excon_edge::saliency::LinearHead;
 use excon_train::checkpoint::Run;
 use excon_train::config::{Device, RecipeName};
@@ -36,8 +36,8 @@ pub struct Model {
     pub labels: Vec<String>,
     /// From picture to input.
     pub preprocess: Preprocess,
-    /// Temperature it brings; none for a run.
-    pub temperature: Option<f64>,
+    /// Calibration it brings; none for a run.
+    pub scaling: Option<Scaling>,
     /// SHA-256 of a run's weights or a bundle's manifest.
     pub digest: String,
     /// Seed and validation share of the splits it was made with.
@@ -75,7 +75,7 @@ impl Model {
             head: bundle.head.clone(),
             labels: m.labels.clone(),
             preprocess: m.preprocess.clone(),
-            temperature: Some(m.calibration.temperature),
+            scaling: Some(m.calibration.scaling()),
             digest: bundle.digest.clone(),
             seed: m.provenance.seed,
             validation: OpenOptions::default().validation,
@@ -96,7 +96,7 @@ impl Model {
             white_box: Some(network),
             labels: m.labels.clone(),
             preprocess: m.preprocess.clone(),
-            temperature: None,
+            scaling: None,
             digest: m.weights_sha256.clone(),
             seed: m.seed,
             validation: m.config.validation,
@@ -105,9 +105,9 @@ impl Model {
         })
     }
 
-    /// The same classes and pictures on another engine; its temperature is not known.
+    /// The same classes and pictures on another engine; its calibration is not known.
     pub fn on(&self, engine: Arc<dyn Engine>) -> Self {
-        Self { engine, white_box: None, temperature: None, ..self.clone() }
+        Self { engine, white_box: None, scaling: None, ..self.clone() }
     }
 
     /// Opens a data set with the splits and the picture size the model was made with.
@@ -130,23 +130,23 @@ impl Model {
         Ok(data)
     }
 
-    /// The temperature it brings, or one fitted on the fit half of validation (1 where there is none); with the
+    /// The calibration it brings, or a temperature fitted on the fit half of validation (1 where there is none); with the
     /// number of pictures behind it.
-    pub fn temperature(&self, data: &Dataset) -> Result<(f64, usize)> {
-        if let Some(temperature) = self.temperature {
-            return Ok((temperature, 0));
+    pub fn scaling(&self, data: &Dataset) -> Result<(Scaling, usize)> {
+        if let Some(scaling) = &self.scaling {
+            return Ok((scaling.clone(), 0));
         }
         let (fit, _) = split_validation(&data.validation, self.seed);
-        if fit.len() < 10 {
-            return Ok((1.0, 0));
+        if fit.len() < FEWEST {
+            return Ok((Scaling::default(), 0));
         }
         let fit = data.validation.subset(&fit);
         let logits = evaluate::logits(self.engine.as_ref(), &fit, &self.preprocess)?;
-        Ok((fit_temperature(&logits, self.labels.len(), &fit.labels)?, fit.len()))
+        Ok((fit_temperature(&logits, self.labels.len(), &fit.labels)?.into(), fit.len()))
     }
 
     /// Measures a split.
-    pub fn evaluate(&self, split: &Split, temperature: f64) -> Result<Evaluation> {
-        Ok(evaluate::evaluate(self.engine.as_ref(), &self.head, split, &self.preprocess, temperature)?)
+    pub fn evaluate(&self, split: &Split, scaling: &Scaling) -> Result<Evaluation> {
+        Ok(evaluate::evaluate(self.engine.as_ref(), &self.head, split, &self.preprocess, scaling)?)
     }
 }

@@ -8,7 +8,7 @@ use crate::onnx::pb::ModelProto;
 use crate::probe::Probe;
 use crate::{Error, Result, export};
 use excon_edge::bundle::BudgetItem;
-use excon_edge::probability::{Metrics, argmax, softmax_rows};
+use excon_edge::probability::{Metrics, Scaling, argmax};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -99,13 +99,13 @@ pub struct BudgetLine {
     pub verdict: Verdict,
 }
 
-/// Logits of one engine and the temperature fitted for it.
+/// Logits of one engine and the calibration fitted for it.
 #[derive(Debug, Clone, Copy)]
 pub struct Side<'a> {
     /// `n × classes`.
     pub logits: &'a [f32],
-    /// Softmax temperature.
-    pub temperature: f64,
+    /// From logits to probabilities.
+    pub scaling: &'a Scaling,
 }
 
 /// Compares two engines on labelled pictures; `seed` draws the resamples.
@@ -124,7 +124,7 @@ pub fn compare(
         let which = if std::ptr::eq(side.logits, float.logits) { "float" } else { "int8" };
         return Err(Error::Engine { reason: format!("the {which} model gave logits that are not finite") });
     }
-    let probabilities = |s: Side| softmax_rows(s.logits, classes.max(1), s.temperature);
+    let probabilities = |s: Side| s.scaling.rows(s.logits, classes.max(1));
     let (p, q) = (probabilities(float), probabilities(int8));
     let (float_metrics, int8_metrics) =
         (Metrics::measure(&p, classes, labels)?, Metrics::measure(&q, classes, labels)?);
@@ -136,9 +136,9 @@ pub fn compare(
     Ok(Comparison {
         split: split.into(),
         float: float_metrics,
-        float_temperature: float.temperature,
+        float_temperature: float.scaling.temperature,
         int8: int8_metrics,
-        int8_temperature: int8.temperature,
+        int8_temperature: int8.scaling.temperature,
         agreement: same as f64 / labels.len() as f64,
         accuracy_loss,
         ece_loss,
@@ -259,7 +259,8 @@ mod tests {
 
     fn judge(n: usize, wrong: usize) -> (Comparison, Vec<BudgetLine>) {
         let (float, int8, labels) = case(n, wrong);
-        let side = |logits| Side { logits, temperature: 1.0 };
+        let plain = Scaling::default();
+        let side = |logits| Side { logits, scaling: &plain };
         let c = compare("made up", side(&float), side(&int8), 2, &labels, 7).unwrap();
         let b = budget(&c, &Allowed::default());
         (c, b)
@@ -288,7 +289,8 @@ mod tests {
     fn not_a_number_is_an_error() {
         let (float, mut int8, labels) = case(10, 0);
         int8[3] = f32::NAN;
-        let side = |logits| Side { logits, temperature: 1.0 };
+        let plain = Scaling::default();
+        let side = |logits| Side { logits, scaling: &plain };
         let error = compare("x", side(&float), side(&int8), 2, &labels, 7).unwrap_err().to_string();
         assert!(error.contains("int8"), "{error}");
         assert!(compare("x", side(&float), side(&float), 2, &labels[1..], 7).is_err());

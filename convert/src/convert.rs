@@ -16,7 +16,7 @@ use excon_edge::engine::{self, Engine};
 use excon_edge::file::replace;
 use excon_edge::fit::{self, FitOptions, FitReport, Labelled, Pictures};
 use excon_edge::predictor::Parts;
-use excon_edge::probability::fit_temperature;
+use excon_edge::probability::{Scaling, fit_temperature};
 use excon_train::config::RecipeName;
 use excon_train::dataset::{Dataset, Split, split_validation};
 use excon_train::evaluate::planar;
@@ -108,7 +108,7 @@ impl Step {
         match self {
             Self::Ways(n) => format!("choosing the way to quantize on {n} other training pictures"),
             Self::Compare(n) => format!("comparing float and int8 on {n} validation pictures"),
-            Self::Fit(n) => format!("fitting temperature, prediction sets and shift reference on {n} pictures"),
+            Self::Fit(n) => format!("fitting calibration, prediction sets and shift reference on {n} pictures"),
             Self::Write => "writing".into(),
         }
     }
@@ -174,8 +174,9 @@ pub fn convert(
                 preprocess: source.preprocess.clone(),
                 head: network.head(),
                 projection: source.projection.clone(),
-                temperature: 1.0,
+                scaling: Scaling::default(),
                 conformal: None,
+                abstention: None,
                 scores: None,
             };
             let pictures =
@@ -309,11 +310,14 @@ pub fn compare_on(
         }
         Ok(logits)
     };
-    let temperature =
-        |engine: &dyn Engine| -> Result<f64> { Ok(fit_temperature(&all(engine, fit)?, classes, &fit.labels)?) };
+    // A temperature on both sides: of two richer calibrations one could not tell their difference from the engines'.
+    let scaling = |engine: &dyn Engine| -> Result<Scaling> {
+        Ok(fit_temperature(&all(engine, fit)?, classes, &fit.labels)?.into())
+    };
     let (a, b) = (all(float, split)?, all(int8, split)?);
-    let float = Side { logits: &a, temperature: temperature(float)? };
-    let int8 = Side { logits: &b, temperature: temperature(int8)? };
+    let scalings = [scaling(float)?, scaling(int8)?];
+    let float = Side { logits: &a, scaling: &scalings[0] };
+    let int8 = Side { logits: &b, scaling: &scalings[1] };
     compare::compare(name, float, int8, classes, &split.labels, source.seed)
 }
 

@@ -1,14 +1,14 @@
-//! Constants that depend on the engine that will run, fitted on that engine: temperature, class means, pixel model,
-//! prediction-set quantile, shift reference, completeness.
+//! Constants that depend on the engine that will run, fitted on that engine: calibration, class means, pixel model,
+//! prediction sets, abstention, shift reference, completeness.
 //!
-//! Class means come from train, temperature, pixel model, directions and axes from the fit half of validation, quantile and reference
-//! from its rank half. The halves are disjoint; nothing here sees test. The converter calls this for the CPU, a board for
+//! Class means come from train; calibration, pixel model, directions, axes and RAPS's penalty from the fit half of
+//! validation; quantiles, abstention and reference from its rank half. The halves are disjoint; nothing here sees test. The converter calls this for the CPU, a board for
 //! an engine that only exists there, on the pictures that its bundle carries.
 
-use crate::bundle::{Calibration, Conformal, ShiftContract};
+use crate::bundle::{Calibration, ShiftContract};
 use crate::image::Picture;
 use crate::predictor::{Parts, Prediction, Predictor};
-use crate::probability::{conformal, fit_temperature_reported};
+use crate::probability::{self, Abstention, Candidate, Conformal, LabelledRows, Scaling, SetOptions};
 use crate::shift::sensor::SensorCheck;
 use crate::shift::{
     ClassMeans, Contract, Declared, Directions, PixelStatistics, Problem, Projections, Reference, ReferenceOptions,
@@ -61,8 +61,10 @@ pub struct Pictures<'a> {
 /// How constants are fitted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FitOptions {
-    /// Allowed miscoverage of prediction sets, in 0..1.
-    pub alpha: f64,
+    /// Prediction sets.
+    pub sets: SetOptions,
+    /// Error rate that answers may have, in 0..1; none: the network always answers.
+    pub risk: Option<f64>,
     /// Mean effective frames between false alarms that the monitor promises, above 1.
     pub mean_time_between_false_alarms: f64,
     /// One frame in so many is also run masked on the board; 0 means never.
@@ -76,7 +78,8 @@ impl Default for FitOptions {
     fn default() -> Self {
         let contract = Contract::default();
         Self {
-            alpha: 0.1,
+            sets: SetOptions::default(),
+            risk: Some(0.1),
             mean_time_between_false_alarms: contract.mean_time_between_false_alarms,
             masked_every: contract.masked_every,
             independent: true,
@@ -106,16 +109,17 @@ pub struct Fitted {
 pub struct FitReport {
     /// Engine it was done on.
     pub engine: String,
-    /// Softmax temperature.
-    pub temperature: f64,
-    /// Mean negative log-likelihood on the fit half at temperature 1, nats.
-    pub nll_before: f64,
-    /// The same at the temperature.
-    pub nll_after: f64,
-    /// Pictures behind the temperature.
+    /// From logits to probabilities.
+    #[serde(flatten)]
+    pub scaling: Scaling,
+    /// Ways to calibrate that were tried on the fit half.
+    pub calibrations: Vec<Candidate>,
+    /// Pictures behind the calibration.
     pub fit_pictures: usize,
-    /// Prediction-set threshold.
+    /// Prediction sets.
     pub conformal: Option<Conformal>,
+    /// When an answer is none.
+    pub abstention: Option<Abstention>,
     /// Pictures behind the class means.
     pub training_pictures: usize,
     /// Kept frames of the shift reference.
@@ -130,7 +134,7 @@ pub struct FitReport {
     pub notes: Vec<String>,
 }
 
-/// Fits everything. `parts` holds the engine; its temperature and quantile are ignored, and its score model where there
+/// Fits everything. `parts` holds the engine; its calibration is ignored, and its score model where there
 /// are training pictures.
 ///
 /// # Errors
@@ -145,7 +149,8 @@ pub fn fit(parts: Parts, pictures: Pictures, options: &FitOptions) -> Result<Fit
     let engine = parts.engine.name().to_string();
     let channels = parts.engine.shapes().features[0];
     let sealed = parts.scores.clone();
-    let predictor = Predictor::assemble(Parts { temperature: 1.0, conformal: None, scores: None, ..parts })?;
+    let plain = Parts { scaling: Scaling::default(), conformal: None, abstention: None, scores: None, ..parts };
+    let predictor = Predictor::assemble(plain)?;
 
     let mut completeness = 0.0f64;
     let mut note = |predictions: &[Prediction]| -> Result<()> {
@@ -159,8 +164,9 @@ pub fn fit(parts: Parts, pictures: Pictures, options: &FitOptions) -> Result<Fit
     let on_fit = predict(&predictor, &pictures.fit, "fit half of validation")?;
     note(&on_fit)?;
     let logits: Vec<f32> = on_fit.iter().flat_map(|p| p.logits.iter().copied()).collect();
-    let scaling = fit_temperature_reported(&logits, classes, pictures.fit.labels)?;
-    notes.extend(scaling.refused.iter().map(|why| format!("temperature kept at 1: {why}")));
+    let chosen = probability::choose(&logits, classes, pictures.fit.labels)?;
+    notes.extend(chosen.notes);
+    let scaling = chosen.scaling;
 
     let scores = match (&pictures.train, sealed) {
         (Some(train), _) => {
@@ -172,8 +178,7 @@ pub fn fit(parts: Parts, pictures: Pictures, options: &FitOptions) -> Result<Fit
             }
             let statistics = |i| PixelStatistics::of(&pictures.fit.picture(i));
             let plain = ScoreModel::fit(&means, &(0..pictures.fit.len()).map(statistics).collect::<Vec<_>>())?;
-            let scaled =
-                Parts { temperature: scaling.temperature, scores: Some(plain.clone()), ..predictor.parts().clone() };
+            let scaled = Parts { scaling: scaling.clone(), scores: Some(plain.clone()), ..predictor.parts().clone() };
             let (directions, projections) = learn(&Predictor::assemble(scaled)?, &pictures.fit, &mut notes)?;
             plain.with(directions, projections)
         }
@@ -183,25 +188,24 @@ pub fn fit(parts: Parts, pictures: Pictures, options: &FitOptions) -> Result<Fit
             return Err(Error::Data { what: "score model", reason });
         }
     };
-    let scored = Parts { temperature: scaling.temperature, scores: Some(scores.clone()), ..predictor.into_parts() };
+    let scored = Parts { scaling: scaling.clone(), scores: Some(scores.clone()), ..predictor.into_parts() };
     let predictor = Predictor::assemble(scored)?;
 
     let on_rank = predict(&predictor, &pictures.rank, "rank half of validation")?;
     note(&on_rank)?;
-    let conformal = match quantile(&on_rank, pictures.rank.labels, options.alpha) {
-        Ok(conformal) => Some(conformal),
-        Err(error) => {
-            notes.push(format!("no prediction sets: {error}"));
-            None
-        }
-    };
+    let on_fit = scaling.rows(&logits, classes);
+    let conformal =
+        sets(&predictor, (&on_fit, pictures.fit.labels), (&on_rank, pictures.rank.labels), options, &mut notes);
+    let abstention = abstention(&on_rank, pictures.rank.labels, options, &mut notes);
     let (reference, sensor_faults) = rank_reference(&predictor, &pictures, &on_rank, options, &mut notes)?;
 
     let calibration = Calibration {
         temperature: scaling.temperature,
+        refinement: scaling.refinement.clone(),
         engine: engine.clone(),
         pictures: pictures.fit.len(),
         conformal: conformal.clone(),
+        abstention: abstention.clone(),
         completeness_residual: completeness,
     };
     let shift = ShiftContract {
@@ -213,11 +217,11 @@ pub fn fit(parts: Parts, pictures: Pictures, options: &FitOptions) -> Result<Fit
     };
     let report = FitReport {
         engine,
-        temperature: scaling.temperature,
-        nll_before: scaling.nll_before,
-        nll_after: scaling.nll_after,
+        scaling,
+        calibrations: chosen.candidates,
         fit_pictures: pictures.fit.len(),
         conformal: conformal.clone(),
+        abstention: abstention.clone(),
         training_pictures: pictures.train.map_or(0, |train| train.len()),
         reference_frames: reference.frames(),
         sensor_faults,
@@ -225,7 +229,7 @@ pub fn fit(parts: Parts, pictures: Pictures, options: &FitOptions) -> Result<Fit
         completeness_residual: completeness,
         notes,
     };
-    let predictor = Predictor::assemble(Parts { conformal, ..predictor.into_parts() })?;
+    let predictor = Predictor::assemble(Parts { conformal, abstention, ..predictor.into_parts() })?;
     Ok(Fitted { predictor, scores, reference, calibration, shift, report })
 }
 
@@ -275,12 +279,46 @@ fn learn(
     Ok((directions, projections))
 }
 
-/// The APS threshold (deterministic form) that leaves out the true class with probability at most `alpha`.
-fn quantile(predictions: &[Prediction], labels: &[usize], alpha: f64) -> Result<Conformal> {
-    let score = |(p, &label): (&Prediction, &usize)| conformal::aps(&p.probabilities, None)[label];
-    let scores: Vec<f64> = predictions.iter().zip(labels).map(score).collect();
-    let quantile = conformal::quantile(&scores, alpha)?;
-    Ok(Conformal { method: "aps".into(), alpha, quantile, pictures: scores.len() })
+/// Prediction sets from probabilities of the fit half and predictions of the rank half; none, with a note, where there
+/// are too few pictures.
+fn sets(
+    predictor: &Predictor,
+    (on_fit, fit_labels): (&[f64], &[usize]),
+    (on_rank, labels): (&[Prediction], &[usize]),
+    options: &FitOptions,
+    notes: &mut Vec<String>,
+) -> Option<Conformal> {
+    let names = &predictor.parts().labels;
+    let classes = names.len();
+    let probabilities: Vec<f64> = on_rank.iter().flat_map(|p| p.probabilities.iter().copied()).collect();
+    let fit = LabelledRows { probabilities: on_fit, classes, labels: fit_labels };
+    match Conformal::fit(&options.sets, fit, LabelledRows { probabilities: &probabilities, classes, labels }) {
+        Ok((conformal, few)) => {
+            if !few.is_empty() {
+                let few: Vec<&str> = few.iter().map(|&class| names[class].as_str()).collect();
+                let few = few.join(", ");
+                notes.push(format!("in every prediction set, for want of pictures to fit their own quantile: {few}"));
+            }
+            Some(conformal)
+        }
+        Err(error) => {
+            notes.push(format!("no prediction sets: {error}"));
+            None
+        }
+    }
+}
+
+/// The threshold of the risk target; none, with a note, where no confidence keeps it.
+fn abstention(
+    on_rank: &[Prediction],
+    labels: &[usize],
+    options: &FitOptions,
+    notes: &mut Vec<String>,
+) -> Option<Abstention> {
+    let confidences: Vec<f64> = on_rank.iter().map(|p| p.confidence).collect();
+    let right: Vec<bool> = on_rank.iter().zip(labels).map(|(p, label)| p.class == *label).collect();
+    let fitted = Abstention::fit(&confidences, &right, options.risk?);
+    fitted.map_err(|error| notes.push(format!("the network always answers: {error}"))).ok()
 }
 
 /// Scores of the rank pictures whose sensor was well, each also run masked, and how many were left out. Pictures of which

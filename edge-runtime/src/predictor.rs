@@ -4,10 +4,10 @@
 //! A predictor made from a bundle has proved itself first: the golden inputs gave the golden outputs, and
 //! `mean(CAM) + bias = logit` held for every class. The same check runs on every prediction.
 
-use crate::bundle::{Bundle, Conformal, ProjectionHead};
+use crate::bundle::{Bundle, ProjectionHead};
 use crate::engine::{Engine, Outputs};
 use crate::image::{Picture, Preprocess};
-use crate::probability::{argmax, conformal, softmax};
+use crate::probability::{Abstention, Conformal, Scaling, argmax};
 use crate::saliency::{
     LinearHead, Map, class_activation_map, completeness_residual, keep_above, mask_normalised, pool,
 };
@@ -24,7 +24,7 @@ const KEEP_ABOVE: f32 = 0.5;
 /// What the network says about one picture.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prediction {
-    /// Index of the predicted class: the largest logit, the first of equal ones.
+    /// Index of the predicted class: the largest probability, the first of equal ones.
     pub class: usize,
     /// Its name.
     pub label: String,
@@ -36,6 +36,8 @@ pub struct Prediction {
     pub confidence: f64,
     /// Classes that cannot be excluded at the bundle's miscoverage, ascending; never without the predicted class.
     pub prediction_set: Option<Vec<usize>>,
+    /// Whether the confidence is below what the bundle's risk target asks of an answer; without a target it never is.
+    pub abstains: bool,
     /// Class-activation map of the predicted class, at the size of the last feature map; a single cell where the network
     /// has none.
     pub cam: Map,
@@ -78,10 +80,12 @@ pub struct Parts {
     pub head: LinearHead,
     /// The projection head of contrastive training.
     pub projection: Option<ProjectionHead>,
-    /// Softmax temperature, positive.
-    pub temperature: f64,
+    /// From logits to probabilities.
+    pub scaling: Scaling,
     /// Prediction sets.
     pub conformal: Option<Conformal>,
+    /// When an answer is none.
+    pub abstention: Option<Abstention>,
     /// Needed for [`Predictor::scores`] alone.
     pub scores: Option<ScoreModel>,
 }
@@ -126,8 +130,9 @@ impl Predictor {
             preprocess: manifest.preprocess.clone(),
             head: bundle.head.clone(),
             projection: bundle.projection.clone(),
-            temperature: manifest.calibration.temperature,
+            scaling: manifest.calibration.scaling(),
             conformal: manifest.calibration.conformal.clone(),
+            abstention: manifest.calibration.abstention.clone(),
             scores: Some(bundle.scores.clone()),
         })
         .map_err(|e| refuse(e.to_string()))?;
@@ -180,10 +185,10 @@ impl Predictor {
         if parts.head.channels != shapes.features[0] {
             return refuse("the head has another number of channels than the feature map");
         }
-        if !(parts.temperature.is_finite() && parts.temperature > 0.0) {
-            return refuse("the temperature must be positive");
+        match parts.scaling.validate(shapes.classes) {
+            Ok(()) => Ok(Self { parts }),
+            Err(reason) => refuse(&reason),
         }
-        Ok(Self { parts })
     }
 
     /// What it is made of.
@@ -287,10 +292,10 @@ impl Predictor {
     }
 
     fn read_one(&self, logits: &[f32], features: &[f32]) -> Prediction {
-        let Parts { engine, labels, head, projection, temperature, conformal, .. } = &self.parts;
+        let Parts { engine, labels, head, projection, scaling, conformal, abstention, .. } = &self.parts;
         let shape = engine.shapes().features;
-        let class = argmax(logits);
-        let probabilities = softmax(logits, *temperature);
+        let probabilities = scaling.probabilities(logits);
+        let class = argmax(&probabilities);
         let cam = class_activation_map(features, shape, head, class);
         let pooled = pool(features, shape[0]);
         // The map proves the predicted class; the pooled features, whose mean each map shares, prove the others.
@@ -301,21 +306,15 @@ impl Predictor {
                 completeness = off;
             }
         }
-        let prediction_set = conformal.as_ref().map(|c| {
-            let mut set = conformal::set(&conformal::aps(&probabilities, None), c.quantile);
-            if let Err(place) = set.binary_search(&class) {
-                set.insert(place, class);
-            }
-            set
-        });
         Prediction {
             class,
             label: labels[class].clone(),
             confidence: probabilities[class],
             projected: projection.as_ref().map(|p| p.project(&pooled)),
             logits: logits.to_vec(),
+            prediction_set: conformal.as_ref().map(|c| c.set(&probabilities)),
+            abstains: abstention.as_ref().is_some_and(|a| a.abstains(probabilities[class])),
             probabilities,
-            prediction_set,
             cam,
             completeness,
             pooled,

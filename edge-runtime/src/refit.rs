@@ -8,6 +8,7 @@ use crate::bundle::{Bundle, Calibration, ShiftContract};
 use crate::engine::Engine;
 use crate::fit::{self, FitOptions, Fitted, Pictures};
 use crate::predictor::Predictor;
+use crate::probability::Conformal;
 use crate::shift::{Reference, from_bytes, to_bytes};
 use crate::{Error, Result, file};
 use base64::Engine as _;
@@ -17,7 +18,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-const SCHEMA: &str = "excon.fitted/1";
+const SCHEMA: &str = "excon.fitted/2";
 /// Far above any reference.
 const LARGEST: u64 = 256 << 20;
 
@@ -63,7 +64,8 @@ impl Refit {
         let Some(set) = &bundle.calibration else { return Ok(None) };
         let (manifest, defaults) = (&bundle.manifest, FitOptions::default());
         let options = FitOptions {
-            alpha: manifest.calibration.conformal.as_ref().map_or(defaults.alpha, |c| c.alpha),
+            sets: manifest.calibration.conformal.as_ref().map_or(defaults.sets, Conformal::options),
+            risk: manifest.calibration.abstention.as_ref().map(|a| a.risk),
             mean_time_between_false_alarms: manifest.shift.mean_time_between_false_alarms,
             masked_every: manifest.shift.masked_every,
             independent: manifest.shift.independent,
@@ -105,9 +107,8 @@ impl Refit {
         let bytes = BASE64_STANDARD.decode(&stored.reference).map_err(|e| e.to_string())?;
         let reference = from_bytes(&bytes).and_then(|t| Reference::from_tensors(&t)).map_err(|e| e.to_string())?;
         let Stored { bundle, engine, calibration, shift, .. } = stored;
-        let positive = calibration.temperature.is_finite() && calibration.temperature > 0.0;
-        if !positive || shift.mean_time_between_false_alarms.is_nan() || shift.mean_time_between_false_alarms <= 1.0 {
-            return Err("a constant is out of range".into());
+        if shift.mean_time_between_false_alarms.is_nan() || shift.mean_time_between_false_alarms <= 1.0 {
+            return Err("the promise is out of range".into());
         }
         Ok(Self { bundle, engine, calibration, shift, reference })
     }
@@ -158,7 +159,7 @@ mod tests {
         assert_eq!(bundle.manifest.calibration.engine, "other");
 
         let text = std::fs::read_to_string(&path).unwrap();
-        for damaged in [text[..text.len() / 2].to_string(), text.replace("excon.fitted/1", "excon.fitted/2")] {
+        for damaged in [text[..text.len() / 2].to_string(), text.replace("excon.fitted/2", "excon.fitted/1")] {
             std::fs::write(&path, damaged).unwrap();
             assert!(Refit::read(&path, &digest, "e").unwrap_err().to_string().contains("is damaged"));
         }

@@ -343,6 +343,7 @@ mod tests {
             logits: vec![2.0, 0.0],
             confidence: 0.9,
             prediction_set: None,
+            abstains: false,
             cam: Map { width: 2, height: 2, values: vec![0.0, 1.0, 2.0, 3.0] },
             completeness: 0.0,
             pooled: vec![],

@@ -120,7 +120,7 @@ impl Compare {
         };
         let measures = [Measure { title: "dB".into(), drawn: true }];
         let body = html! {
-            (section("Side by side", "Each at its own temperature.", &table(&head, &rows)))
+            (section("Side by side", "Each with its own calibration.", &table(&head, &rows)))
             (section("Together", "Losses are positive where B is worse; intervals are 95 %.", &pairs))
             @if let Some(layers) = &c.layers {
                 (section(
@@ -146,7 +146,7 @@ fn sides(c: &Agreement) -> Vec<(&'static str, [String; 2])> {
         ("accuracy", both(&|s| percent(s.metrics.accuracy))),
         ("ECE", both(&|s| percent(s.metrics.ece))),
         ("NLL, nats", both(&|s| format!("{:.3}", s.metrics.nll))),
-        ("temperature", both(&|s| format!("{:.3}", s.temperature))),
+        ("calibrated", both(&|s| s.scaling.words())),
         ("ms a picture", both(&|s| format!("{:.3}", s.milliseconds))),
     ]
 }

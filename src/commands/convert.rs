@@ -9,6 +9,7 @@ use excon_convert::import::import;
 use excon_convert::{Choice, Conversion, ConversionReport, Feeding, Options, Source, Target, relabelled};
 use excon_edge::bundle::Precision;
 use excon_edge::engine::onnx;
+use excon_edge::probability::{Abstention, Candidate, SetOptions, SetScore};
 use excon_train::checkpoint::Run;
 use excon_train::dataset::{self, Dataset, OpenOptions};
 use std::io::Read;
@@ -26,7 +27,7 @@ Examples:
   excon convert runs/trashnet --out trashnet-float.onnx --precision float
   excon convert resnet18.onnx --data photographs/ --preprocess imagenet --out photographs.excon
 
-Ranges come from training pictures; temperature, prediction sets and the shift reference from validation pictures, with the
+Ranges come from training pictures; calibration, prediction sets and the shift reference from validation pictures, with the
 engine that will run. Where int8 is no faster than float on this machine, or loses more than the budget allows, float is
 written and a note says why. With --precision int8 it is written all the same; the exit code is 1 where a budget is not met.")]
 pub struct Convert {
@@ -68,6 +69,18 @@ pub struct Convert {
     /// ECE that int8 may lose, as a fraction
     #[arg(long, value_name = "LOSS", default_value_t = excon_convert::compare::Allowed::default().ece_loss)]
     ece_budget: f64,
+    /// Error rate that prediction sets may have, as a fraction
+    #[arg(long, value_name = "RATE", default_value_t = SetOptions::default().alpha)]
+    alpha: f64,
+    /// How classes enter a prediction set: aps by the probability above them, raps with a penalty for long sets
+    #[arg(long, value_enum, default_value = "aps")]
+    sets: Sets,
+    /// Hold the error rate of prediction sets for every class by itself
+    #[arg(long)]
+    by_class: bool,
+    /// Error rate of answers beyond which the network says that it does not know, as a fraction; 0: it always answers
+    #[arg(long, value_name = "RATE", default_value_t = 0.1)]
+    risk: f64,
     /// Put the validation pictures into the bundle, so that a board can fit its constants again; for tensorrt they always are
     #[arg(long)]
     ship_calibration: bool,
@@ -78,6 +91,12 @@ enum Form {
     Auto,
     Int8,
     Float,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Sets {
+    Aps,
+    Raps,
 }
 
 impl Convert {
@@ -95,6 +114,19 @@ impl Convert {
         options.allowed.accuracy_loss = self.accuracy_budget;
         options.allowed.ece_loss = self.ece_budget;
         options.ship_calibration = self.ship_calibration;
+        let score = match self.sets {
+            Sets::Aps => SetScore::Aps,
+            Sets::Raps => SetScore::Raps,
+        };
+        for (flag, rate) in [("--alpha", self.alpha), ("--risk", self.risk)] {
+            if !(0.0..1.0).contains(&rate) || (flag == "--alpha" && rate == 0.0) {
+                return Err(Failure::usage(format!(
+                    "{flag} {rate} is no error rate: give a fraction below 1, such as 0.1"
+                )));
+            }
+        }
+        options.fit.sets = SetOptions { alpha: self.alpha, score, by_class: self.by_class };
+        options.fit.risk = (self.risk > 0.0).then_some(self.risk);
         let report = convert_source(&source, &data, self.target, &options)?.report;
         match format {
             Format::Json => terminal::json(&report)?,
@@ -201,7 +233,10 @@ impl Convert {
         if let Some(f) = &r.fit {
             terminal::heading("Fitted on the engine")?;
             terminal::rows(&[
-                ("temperature", format!("{:.3} on {} pictures", f.temperature, f.fit_pictures)),
+                ("calibrated", format!("{} on {} pictures", f.scaling.words(), f.fit_pictures)),
+                ("held-out NLL", tried(&f.calibrations)),
+                ("prediction sets", f.conformal.as_ref().map_or("none".into(), |c| format!("cover {}", c.words()))),
+                ("answers", f.abstention.as_ref().map_or("always".into(), answers)),
                 ("shift reference", format!("{} frames", f.reference_frames)),
                 ("completeness", format!("{:.1e}  (allowed 1e-4)", f.completeness_residual)),
             ])?;
@@ -222,6 +257,17 @@ impl Convert {
             vec![format!("excon convert {} --data {data}{fed} --target cpu --out {out}.excon", self.model.display())]
         })
     }
+}
+
+/// `none 0.912, temperature 0.871, Venn–Abers 0.874`.
+fn tried(calibrations: &[Candidate]) -> String {
+    let each = calibrations.iter().map(|c| format!("{} {:.4}", c.method.words(), c.held_out_nll));
+    each.collect::<Vec<_>>().join(", ")
+}
+
+fn answers(a: &Abstention) -> String {
+    let (least, risk) = (percent(a.confidence), percent(a.risk));
+    format!("from {least} on, wrong at most {risk} of the time; {} of {} pictures", percent(a.answered), a.pictures)
 }
 
 /// A data set with the splits and the picture size of a run.

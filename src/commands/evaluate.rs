@@ -23,7 +23,7 @@ Examples:
   excon evaluate runs/demo/trashnet.excon --data PHOTOS --split validation --limit 200
   excon evaluate runs/leoclr --data trashnet --probe
 
-A bundle brings its temperature. For a run it is fitted on one half of the validation pictures. Intervals are 95 %
+A bundle brings its calibration. For a run a temperature is fitted on one half of the validation pictures. Intervals are 95 %
 bootstrap intervals. --corruptions regenerates the corruptions from the pictures, --corrupted reads published files:
 figures of the two are not comparable digit by digit, and every result says which it is.
 What a run comes to on its whole test split is kept in RUN/evaluation.json, where `excon report` finds it; attacks and
@@ -120,13 +120,13 @@ impl Evaluate {
         let regenerated = Regenerated { split, seed: model.seed };
         let progress = Progress::start("evaluate", 1);
         progress.say(&format!("{} pictures", split.len()), true);
-        let (temperature, temperature_fitted_on) = model.temperature(&data)?;
-        let evaluation = model.evaluate(split, temperature)?;
+        let (scaling, temperature_fitted_on) = model.scaling(&data)?;
+        let evaluation = model.evaluate(split, &scaling)?;
         progress.finish(&format!("{} pictures with {}", split.len(), evaluation.engine));
         let (engine, preprocess, seed) = (model.engine.as_ref(), &model.preprocess, model.seed);
         let explanations = robustness::explain(engine, &model.head, split, preprocess, self.explained as usize)?;
         let attacks = match (&model.white_box, self.attacks) {
-            (Some(network), true) => Some(robustness::attack(network.as_ref(), split, preprocess, temperature, seed)?),
+            (Some(network), true) => Some(robustness::attack(network.as_ref(), split, preprocess, &scaling, seed)?),
             _ => None,
         };
         let corruptions = match &published {
@@ -134,7 +134,7 @@ impl Evaluate {
             None => self.corruptions.then_some(&regenerated as &dyn Source),
         };
         let corruptions =
-            corruptions.map(|source| robustness::corrupt(engine, source, preprocess, temperature)).transpose()?;
+            corruptions.map(|source| robustness::corrupt(engine, source, preprocess, &scaling)).transpose()?;
         let probe = match self.probe {
             true => Some(evaluate::probe(engine, &data, split, preprocess, seed)?),
             false => None,

@@ -16,7 +16,7 @@ pub fn print(r: &Report) -> Result<()> {
     terminal::rows(&[
         ("pictures", format!("{} ({} of {})", m.count, r.split, r.data)),
         ("engine", format!("{}, {}", e.engine, duration(e.seconds))),
-        ("temperature", format!("{:.3}, {fitted}", e.temperature)),
+        ("calibrated", format!("{}, {fitted}", e.scaling.words())),
     ])?;
     accuracy(&e.measured)?;
     explanation(e, r.explanations.as_ref())?;

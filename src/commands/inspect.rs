@@ -33,8 +33,17 @@ impl Inspect {
             Precision::Float => "32-bit float",
             Precision::Int8 => "8-bit integers, head in float",
         };
-        let sets = m.calibration.conformal.as_ref().map_or("none".into(), |c| {
-            format!("{}, {} coverage, fitted on {} pictures", c.method, percent(1.0 - c.alpha), c.pictures)
+        let sets = m
+            .calibration
+            .conformal
+            .as_ref()
+            .map_or("none".into(), |c| format!("cover {}, fitted on {} pictures", c.words(), c.pictures));
+        let answers = m.calibration.abstention.as_ref().map_or("always".into(), |a| {
+            let (least, risk) = (percent(a.confidence), percent(a.risk));
+            format!(
+                "from a confidence of {least} on: wrong at most {risk} of the time, {} answered",
+                percent(a.answered)
+            )
         });
         terminal::rows(&[
             ("name", format!("{}, version {}", m.name, m.version)),
@@ -57,13 +66,16 @@ impl Inspect {
             ("seed", m.provenance.seed.to_string()),
             ("sealed by", m.provenance.tool.clone()),
             (
-                "temperature",
+                "calibrated",
                 format!(
-                    "{:.3}, fitted on {} pictures with {}",
-                    m.calibration.temperature, m.calibration.pictures, m.calibration.engine
+                    "{}, fitted on {} pictures with {}",
+                    m.calibration.scaling().words(),
+                    m.calibration.pictures,
+                    m.calibration.engine
                 ),
             ),
             ("prediction sets", sets),
+            ("answers", answers),
             (
                 "shift reference",
                 format!(

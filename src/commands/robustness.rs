@@ -4,6 +4,7 @@ use crate::failure::Result;
 use crate::terminal::Progress;
 use excon_edge::engine::Engine;
 use excon_edge::image::Preprocess;
+use excon_edge::probability::Scaling;
 use excon_edge::saliency::LinearHead;
 use excon_train::dataset::Split;
 use excon_train::evaluate::{
@@ -33,14 +34,14 @@ pub fn attack(
     network: &dyn WhiteBox,
     split: &Split,
     p: &Preprocess,
-    temperature: f64,
+    scaling: &Scaling,
     seed: u64,
 ) -> Result<Vec<Attacked>> {
     let progress = Progress::start("attacks", Attack::ALL.len() as u64);
     let mut all = Vec::new();
     for attack in Attack::ALL {
         progress.say(&attack.name(), true);
-        all.push(attacked(network, split, p, temperature, attack, seed)?);
+        all.push(attacked(network, split, p, scaling, attack, seed)?);
         progress.at(all.len() as u64);
     }
     progress.finish(&format!("{} pictures, {} ways", split.len(), all.len()));
@@ -48,7 +49,7 @@ pub fn attack(
 }
 
 /// Measures every corruption of a source.
-pub fn corrupt(engine: &dyn Engine, source: &dyn Source, p: &Preprocess, temperature: f64) -> Result<Corrupted> {
+pub fn corrupt(engine: &dyn Engine, source: &dyn Source, p: &Preprocess, scaling: &Scaling) -> Result<Corrupted> {
     let cells = source.corruptions().len() * SEVERITIES;
     let progress = Progress::start("corrupt", cells as u64);
     let mut count = 0;
@@ -57,7 +58,7 @@ pub fn corrupt(engine: &dyn Engine, source: &dyn Source, p: &Preprocess, tempera
         progress.at(count);
         progress.say(&format!("{}, severity {}", cell.corruption, cell.severity), cell.severity == SEVERITIES);
     };
-    let table = corrupted(engine, source, p, temperature, &mut done)?;
+    let table = corrupted(engine, source, p, scaling, &mut done)?;
     progress.finish(&format!("{} pictures, {cells} cells", table.pictures));
     Ok(table)
 }

@@ -147,8 +147,8 @@ fn on_path() -> bool {
 fn evaluate(float: &Model, int8: &Model, data: &Dataset) -> Result<(Side, Side)> {
     let progress = Progress::start("evaluate", 2);
     let side = |model: &Model| -> Result<Side> {
-        let (temperature, _) = model.temperature(data)?;
-        let evaluation = model.evaluate(&data.test, temperature)?;
+        let (scaling, _) = model.scaling(data)?;
+        let evaluation = model.evaluate(&data.test, &scaling)?;
         Ok(Side::new(evaluation, data.labels.len()))
     };
     progress.say("the float network on the test pictures", true);

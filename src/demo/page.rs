@@ -12,6 +12,7 @@ use excon_edge::page::{
     reliability_diagram, section, sheet, table, text, timeline, verdict,
 };
 use excon_edge::predictor::Prediction;
+use excon_edge::probability::Scaling;
 use excon_edge::shift::{Channel, Family};
 use maud::{Markup, html};
 
@@ -137,7 +138,7 @@ fn accuracy(r: &Report) -> Markup {
         share("explanation drop ↓", &|s| s.explanation.drop),
         share("explanation increase ↑", &|s| s.explanation.increase),
         row("map against logit, largest gap", &|s| format!("{:.0e}", s.completeness_residual)),
-        plain("temperature", &|s| s.temperature),
+        row("calibrated by", &|s| s.scaling.words()),
     ];
     let measures = table(&[Column::text("measure"), Column::number("float"), Column::number("int8")], &rows);
     let percent_of = |v: &Option<f64>| text(v.map_or("–".into(), percent));
@@ -230,10 +231,10 @@ fn layers(r: &Report) -> Markup {
 
 fn calibration(r: &Report) -> Markup {
     let s = &r.int8;
-    let says = |ece: f64, t: f64| format!("ECE {}, temperature {t:.2}", percent(ece));
+    let says = |ece: f64, how: String| format!("ECE {}, {how}", percent(ece));
     let charts = pair(
-        &reliability_diagram("before scaling", &says(s.unscaled.ece, 1.0), &s.reliability[0]),
-        &reliability_diagram("after scaling", &says(s.metrics.ece, s.temperature), &s.reliability[1]),
+        &reliability_diagram("before scaling", &says(s.unscaled.ece, Scaling::default().words()), &s.reliability[0]),
+        &reliability_diagram("after scaling", &says(s.metrics.ece, s.scaling.words()), &s.reliability[1]),
     );
     let words = "Of the predictions in a bin, how many were right. The light tip is the gap to their mean confidence: orange \
                  where the board is too sure, blue where it is not sure enough. On the dashed line both agree. Below, the \
@@ -241,10 +242,14 @@ fn calibration(r: &Report) -> Markup {
     section(
         "Calibration",
         &format!(
-            "Is the board right in 80 of 100 cases where it says 80 %? One temperature, fitted on validation pictures \
-             with the int8 engine itself to lower their NLL, is all that was changed. On the test pictures NLL went \
-             from {:.3} to {:.3}; a binned error of {} pictures moves by a point or two by chance alone.",
-            s.unscaled.nll, s.metrics.nll, s.metrics.count
+            "Is the board right in 80 of 100 cases where it says 80 %? What changes its logits: {}, fitted on validation \
+             pictures with the int8 engine itself; of the ways that were tried, the simplest one that pictures it was \
+             not fitted on do not contradict. On the test pictures NLL went from {:.3} to {:.3}; a binned error of {} \
+             pictures moves by a point or two by chance alone.",
+            s.scaling.words(),
+            s.unscaled.nll,
+            s.metrics.nll,
+            s.metrics.count
         ),
         &figure("", &charts, &caption(r, words, &format!("{} test pictures, int8", s.metrics.count))),
     )

@@ -2,7 +2,7 @@
 
 use super::board::Watched;
 use excon_convert::ConversionReport;
-use excon_edge::probability::{Bin, Metrics};
+use excon_edge::probability::{Bin, Metrics, Scaling, argmax};
 use excon_edge::saliency::Faithfulness;
 use excon_train::evaluate::Evaluation;
 use excon_train::trainer::EpochRecord;
@@ -105,8 +105,9 @@ pub struct Side {
     pub accuracy_interval: [f64; 2],
     /// Accuracy of each class, in the order of the labels; `null` without pictures.
     pub accuracy_of: Vec<Option<f64>>,
-    /// Softmax temperature.
-    pub temperature: f64,
+    /// How its logits become probabilities.
+    #[serde(flatten)]
+    pub scaling: Scaling,
     /// The same with temperature 1.
     pub unscaled: Metrics,
     /// Bins with temperature 1, and calibrated.
@@ -123,7 +124,7 @@ pub struct Side {
 impl Side {
     /// From an evaluation on labelled pictures.
     pub fn new(e: Evaluation, classes: usize) -> Self {
-        let predicted: Vec<usize> = e.logits.chunks_exact(classes).map(excon_edge::probability::argmax).collect();
+        let predicted = e.scaling.rows(&e.logits, classes).chunks_exact(classes).map(argmax).collect();
         Self {
             accuracy_interval: wilson(e.measured.metrics.accuracy, e.measured.metrics.count),
             accuracy_of: e.accuracy_of,
@@ -131,7 +132,7 @@ impl Side {
             reliability: e.reliability,
             engine: e.engine,
             metrics: e.measured.metrics,
-            temperature: e.temperature,
+            scaling: e.scaling,
             explanation: e.faithfulness,
             completeness_residual: e.completeness_residual,
             predicted,

@@ -57,7 +57,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let head = network_head(&trained.network)?;
     let engine = NetworkEngine::new(trained.network, data.test.size)?;
     for (name, split) in [("validation", &data.validation), ("test", &data.test)] {
-        let e = evaluate(&engine, &head, split, &preprocess, 1.0)?;
+        let e = evaluate(&engine, &head, split, &preprocess, &1.0.into())?;
         println!(
             "{name} accuracy {:.4} macro {:.4} ece {:.4} nll {:.4} drop {:.3} increase {:.3} residual {:.1e} {:.1} s",
             e.measured.metrics.accuracy,

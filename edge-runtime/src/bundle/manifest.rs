@@ -2,11 +2,12 @@
 
 use super::{CALIBRATION, GOLDEN, MAX_TOTAL, MODEL, REFERENCE};
 use crate::image::Preprocess;
+use crate::probability::{Abstention, Conformal, Refinement, Scaling};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Schema identifier written into every manifest.
-pub const SCHEMA: &str = "excon.bundle/1";
+pub const SCHEMA: &str = "excon.bundle/2";
 
 /// The manifest of a bundle.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,7 +48,6 @@ impl Manifest {
     /// A sentence fragment, when a value is missing, out of range or contradicts another.
     pub fn validate(&self) -> Result<(), String> {
         let text = |s: &str, most: usize| !s.is_empty() && s.len() <= most && !s.chars().any(char::is_control);
-        let share = |x: f64| x > 0.0 && x < 1.0;
         let demand = |holds: bool, reason: &str| if holds { Ok(()) } else { Err(reason.to_string()) };
         demand(self.schema == SCHEMA, &format!("schema must be {SCHEMA}"))?;
         demand(text(&self.name, 128) && text(&self.target, 64), "name or target is empty or too long")?;
@@ -63,13 +63,7 @@ impl Manifest {
         demand(outputs, "network.logits_name must be logits and network.features_name features")?;
         demand(self.network.features.iter().all(|&d| d > 0), "network.features must be positive")?;
 
-        let Calibration { temperature, conformal, completeness_residual, .. } = &self.calibration;
-        demand(temperature.is_finite() && *temperature > 0.0, "calibration.temperature must be positive")?;
-        demand(completeness_residual.is_finite(), "calibration.completeness_residual must be finite")?;
-        if let Some(Conformal { method, alpha, quantile, .. }) = conformal {
-            demand(method == "aps", "calibration.conformal.method must be aps")?;
-            demand(share(*alpha) && *quantile >= 0.0, "calibration.conformal needs alpha in 0..1 and quantile >= 0")?;
-        }
+        self.calibration.validate(self.labels.len()).map_err(|reason| format!("calibration: {reason}"))?;
         let shift = &self.shift;
         demand(shift.mean_time_between_false_alarms > 1.0, "shift.mean_time_between_false_alarms must exceed 1")?;
         demand(shift.autocorrelation_time >= 1.0, "shift.autocorrelation_time must be at least 1")?;
@@ -130,28 +124,41 @@ pub struct NetworkShapes {
 pub struct Calibration {
     /// Softmax temperature, positive; 1 means none was needed.
     pub temperature: f64,
+    /// What comes behind the temperature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refinement: Option<Refinement>,
     /// Engine the constants were fitted on.
     pub engine: String,
-    /// Pictures used for the temperature.
+    /// Pictures used for temperature and refinement.
     pub pictures: usize,
-    /// Prediction sets: adaptive (APS) threshold and the miscoverage it was fitted for.
+    /// Prediction sets.
     pub conformal: Option<Conformal>,
+    /// When an answer is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abstention: Option<Abstention>,
     /// Largest completeness residual `|mean(CAM) + b − logit| / (1 + |logit|)` seen while fitting.
     pub completeness_residual: f64,
 }
 
-/// Split-conformal prediction sets.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Conformal {
-    /// Score, `aps` (deterministic, cumulative probability including the class).
-    pub method: String,
-    /// Allowed miscoverage in 0..1.
-    pub alpha: f64,
-    /// A class belongs to the set while its score is at most this.
-    pub quantile: f64,
-    /// Calibration pictures behind the quantile.
-    pub pictures: usize,
+impl Calibration {
+    /// From logits to probabilities.
+    pub fn scaling(&self) -> Scaling {
+        Scaling { temperature: self.temperature, refinement: self.refinement.clone() }
+    }
+
+    /// Checks the constants of a network of so many classes.
+    ///
+    /// # Errors
+    /// A sentence fragment that names what is out of range.
+    pub fn validate(&self, classes: usize) -> Result<(), String> {
+        self.scaling().validate(classes)?;
+        if !self.completeness_residual.is_finite() {
+            return Err("completeness_residual must be finite".into());
+        }
+        let conformal = self.conformal.as_ref().map_or(Ok(()), |c| c.validate(classes));
+        conformal.map_err(|needs| format!("conformal needs {needs}"))?;
+        self.abstention.as_ref().map_or(Ok(()), Abstention::validate)
+    }
 }
 
 /// The promise of the shift monitor.

@@ -1,6 +1,6 @@
 //! `predict`: labels, calibrated probabilities, prediction sets, and the reason as a picture.
 
-use super::output::{self, BOLD, Output, paint, percent};
+use super::output::{self, BOLD, Output, WATCH, paint, percent};
 use super::place::BundleArgs;
 use super::{Failure, Verdict};
 use excon_edge::bundle::Bundle;
@@ -39,6 +39,7 @@ struct Line<'a> {
     probabilities: BTreeMap<&'a str, f64>,
     prediction_set: Option<Vec<&'a str>>,
     coverage: Option<f64>,
+    abstains: bool,
     completeness: f64,
     explanation: Option<String>,
 }
@@ -82,7 +83,7 @@ pub fn run(settings: &Predict, output: &mut Output) -> Result<Verdict, Failure> 
     Ok(verdict)
 }
 
-/// `photo.jpg  glass  93.1 %   plastic 4.0 %, metal 1.2 %   90 % set: glass, plastic`.
+/// `photo.jpg  glass  53.1 %   plastic 24.0 %, metal 11.2 %   90 % set: glass, plastic   does not know (an answer needs 61.0 %)`.
 fn sentence(path: &Path, width: usize, prediction: &Prediction, bundle: &Bundle) -> String {
     let labels = &bundle.manifest.labels;
     let longest = labels.iter().map(|l| l.chars().count()).max().unwrap_or(0);
@@ -96,6 +97,10 @@ fn sentence(path: &Path, width: usize, prediction: &Prediction, bundle: &Bundle)
     if let (Some(set), Some(conformal)) = (&prediction.prediction_set, &bundle.manifest.calibration.conformal) {
         let names: Vec<&str> = set.iter().map(|&k| labels[k].as_str()).collect();
         text += &format!("   {:.0} % set: {}", 100.0 * (1.0 - conformal.alpha), names.join(", "));
+    }
+    if let (true, Some(abstention)) = (prediction.abstains, &bundle.manifest.calibration.abstention) {
+        let asked = format!("does not know (an answer needs {})", percent(abstention.confidence));
+        text += &format!("   {}", paint(WATCH, asked));
     }
     text
 }
@@ -112,6 +117,7 @@ fn line<'a>(path: &Path, prediction: &'a Prediction, bundle: &'a Bundle, written
         probabilities: labels.iter().map(String::as_str).zip(prediction.probabilities.iter().copied()).collect(),
         prediction_set: prediction.prediction_set.as_ref().map(names),
         coverage: bundle.manifest.calibration.conformal.as_ref().map(|c| 1.0 - c.alpha),
+        abstains: prediction.abstains,
         completeness: prediction.completeness,
         explanation: written.map(|p| p.display().to_string()),
     }

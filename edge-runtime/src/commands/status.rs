@@ -171,10 +171,19 @@ fn describe(output: &mut Output, bundle: &Bundle, engine: &str) -> std::io::Resu
     row("engine", format!("{engine}; golden inputs and completeness {}", paint(GOOD, "passed")))?;
     let fitted =
         if calibration.engine == engine { String::new() } else { format!(", fitted on {}", calibration.engine) };
-    row("temperature", format!("{:.3} from {} pictures{fitted}", calibration.temperature, calibration.pictures))?;
+    row("calibrated", format!("{} from {} pictures{fitted}", calibration.scaling().words(), calibration.pictures))?;
     if let Some(conformal) = &calibration.conformal {
-        let coverage = percent(1.0 - conformal.alpha);
-        row("sets", format!("cover the truth {coverage} of the time, from {} pictures", conformal.pictures))?;
+        row(
+            "sets",
+            format!("cover the truth {} of the time, from {} pictures", conformal.words(), conformal.pictures),
+        )?;
+    }
+    if let Some(a) = &calibration.abstention {
+        let (least, risk, answered) = (percent(a.confidence), percent(a.risk), percent(a.answered));
+        row(
+            "answers",
+            format!("from {least} on, wrong at most {risk} of the time; {answered} of {} pictures", a.pictures),
+        )?;
     }
     for item in &manifest.budget {
         let verdict = if item.met { paint(GOOD, "met") } else { paint(BAD, "not met") };

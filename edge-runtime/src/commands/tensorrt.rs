@@ -151,7 +151,7 @@ struct BuildLine<'a> {
     self_test: &'static str,
     /// Engine the constants in use were fitted on.
     fitted_on: &'a str,
-    temperature: f64,
+    calibrated: String,
     fitted: Option<String>,
 }
 
@@ -240,7 +240,7 @@ fn build(settings: &Build, output: &mut Output) -> Result<Verdict, Failure> {
         graph: built.has_graph(),
         self_test: "passed",
         fitted_on: &calibration.engine,
-        temperature: calibration.temperature,
+        calibrated: calibration.scaling().words(),
         fitted: opened.refit.as_ref().map(|_| path.display().to_string()),
     })?;
     let mut row = |name: &str, value: String| output.text(format_args!("{name:<12}  {value}"));
@@ -251,7 +251,7 @@ fn build(settings: &Build, output: &mut Output) -> Result<Verdict, Failure> {
     row("build", if key.dla_core.is_some() { format!("{how}, {} on the accelerator", about.dla_layers) } else { how })?;
     row("replay", if built.has_graph() { "one CUDA graph" } else { "kernel by kernel" }.into())?;
     row("self-test", format!("golden inputs and completeness {}", paint(GOOD, "passed")))?;
-    row("temperature", format!("{:.3}, fitted on {}", calibration.temperature, calibration.engine))?;
+    row("calibrated", format!("{}, fitted on {}", calibration.scaling().words(), calibration.engine))?;
     let next = format!("excon-edge bench {} --engine tensorrt", settings.bundle.display());
     output.text(format_args!("next: {}", paint(BOLD, next)))?;
     Ok(Verdict::Done)

@@ -61,5 +61,9 @@ pub fn quantile(scores: &[f64], alpha: f64) -> Result<f64> {
 
 /// The prediction set: classes whose score is at most the quantile, ascending.
 pub fn set(scores: &[f64], quantile: f64) -> Vec<usize> {
-    (0..scores.len()).filter(|class| scores[*class] <= quantile + SLACK).collect()
+    (0..scores.len()).filter(|class| within(scores[*class], quantile)).collect()
+}
+
+pub(super) fn within(score: f64, quantile: f64) -> bool {
+    score <= quantile + SLACK
 }

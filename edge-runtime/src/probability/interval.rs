@@ -13,6 +13,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use statrs::distribution::{Beta, ContinuousCDF};
 
 /// Resamples behind an interval.
 pub const RESAMPLES: usize = 1000;
@@ -114,6 +115,21 @@ impl Estimate {
         }
         Some(estimate)
     }
+}
+
+/// Upper limit of the probability behind `count` hits of `of` tries, exceeded with probability at most `doubt`: one-sided,
+/// exact (Clopper and Pearson).
+pub fn upper_limit(count: usize, of: usize, doubt: f64) -> f64 {
+    if count >= of {
+        return 1.0;
+    }
+    let beta = Beta::new((count + 1) as f64, (of - count) as f64);
+    beta.map_or(1.0, |beta| beta.inverse_cdf(1.0 - doubt))
+}
+
+/// Lower limit in the same sense.
+pub fn lower_limit(count: usize, of: usize, doubt: f64) -> f64 {
+    1.0 - upper_limit(of.saturating_sub(count), of, doubt)
 }
 
 /// Indices of one resample of `n` pictures.

@@ -1,21 +1,33 @@
-//! From logits to honest probabilities: softmax, temperature, measures of accuracy and calibration with
-//! their intervals, prediction sets.
+//! From logits to honest probabilities: softmax, ways to calibrate and the choice among them, measures of accuracy and
+//! calibration with their intervals, prediction sets, abstention.
 //!
 //! Pure functions on slices, f64 inside. Rows are pictures, columns classes, row-major; labels are class indices.
 
+mod abstention;
+mod choice;
 pub mod conformal;
 mod interval;
 mod metrics;
 mod rows;
+mod scaling;
+mod sets;
 mod softmax;
 mod temperature;
 #[cfg(test)]
 mod tests;
+mod vector;
+mod venn_abers;
 
-pub use interval::{Estimate, Intervals, RESAMPLES};
+pub use abstention::Abstention;
+pub use choice::{Candidate, Choice, FEWEST, Method, choose};
+pub use interval::{Estimate, Intervals, RESAMPLES, lower_limit, upper_limit};
 pub use metrics::{Bin, Metrics, reliability};
+pub use scaling::{Refinement, Scaling};
+pub use sets::{Conformal, LabelledRows, Penalty, SetOptions, SetScore};
 pub use softmax::{argmax, log_softmax, softmax, softmax_rows};
 pub use temperature::{TemperatureFit, fit_temperature, fit_temperature_reported};
+pub use vector::VectorScaling;
+pub use venn_abers::VennAbers;
 
 use crate::{Error, Result};
 

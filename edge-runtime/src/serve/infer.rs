@@ -71,6 +71,7 @@ pub async fn model(State(shared): State<Arc<Shared>>, Path(parts): Path<Parts>) 
     if manifest.calibration.conformal.is_some() {
         outputs.push(tensor("prediction_set", "BOOL", &[classes]));
     }
+    outputs.push(tensor("abstains", "BOOL", &[]));
     Ok(reply::json(&json!({
         "name": manifest.name,
         "versions": [manifest.version.to_string()],
@@ -150,6 +151,7 @@ fn outputs(shared: &Shared, seen: &[Seen]) -> Vec<Output> {
         let member = |set: &Vec<usize>| (0..classes).map(|k| set.contains(&k)).collect::<Vec<_>>();
         outputs.push(output("prediction_set", &[classes], Values::Bool(sets.into_iter().flat_map(member).collect())));
     }
+    outputs.push(output("abstains", &[], Values::Bool(all().map(|p| p.abstains).collect())));
     outputs
 }
 

@@ -50,6 +50,7 @@ pub struct Metrics {
     effective: Counter,
     inference: Histogram,
     confidence: Histogram,
+    abstained: Counter,
     self_test_failures: Counter,
     evidence: Family<ChannelLabel, Float>,
     total_evidence: Float,
@@ -77,6 +78,7 @@ impl Metrics {
             effective: Counter::default(),
             inference: seconds(),
             confidence: Histogram::new(linear_buckets(0.1, 0.1, 10)),
+            abstained: Counter::default(),
             self_test_failures: Counter::default(),
             evidence: Family::default(),
             total_evidence: Float::default(),
@@ -108,6 +110,7 @@ impl Metrics {
             metrics.inference.clone(),
         );
         r.register("confidence", "Calibrated probability of the predicted class", metrics.confidence.clone());
+        r.register("abstained", "Pictures whose confidence was too low for an answer", metrics.abstained.clone());
         r.register(
             "selftest_failures",
             "Pictures that failed the engine's self-test",
@@ -149,6 +152,7 @@ impl Metrics {
         self.frames.inc();
         self.inference.observe(took.as_secs_f64());
         self.confidence.observe(prediction.confidence);
+        self.abstained.inc_by(u64::from(prediction.abstains));
     }
 
     /// A picture that failed the self-test.

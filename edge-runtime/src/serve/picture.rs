@@ -72,6 +72,7 @@ struct Answer<'a> {
     probabilities: BTreeMap<&'a str, f64>,
     prediction_set: Option<Vec<&'a str>>,
     coverage: Option<f64>,
+    abstains: bool,
     completeness: f64,
     /// `null` where the network has none.
     map: Option<MapValues<'a>>,
@@ -115,6 +116,7 @@ fn answer<'a>(shared: &'a Shared, id: &'a str, seen: &'a Seen, overlay: Option<S
         probabilities: labels.iter().map(String::as_str).zip(prediction.probabilities.iter().copied()).collect(),
         prediction_set: prediction.prediction_set.as_ref().map(names),
         coverage: manifest.calibration.conformal.as_ref().map(|c| 1.0 - c.alpha),
+        abstains: prediction.abstains,
         completeness: prediction.completeness,
         map: shared.explains().then_some(MapValues { width: map.width, height: map.height, values: &map.values }),
         overlay,

@@ -43,6 +43,8 @@ pub struct Frame {
     pub label: String,
     /// Its calibrated probability.
     pub confidence: f64,
+    /// Whether it is too low for an answer.
+    pub abstains: bool,
     /// The prediction set's classes.
     pub set: Option<Vec<usize>>,
     /// The monitor's state after it.
@@ -246,6 +248,7 @@ fn shown(picture: &Picture, prediction: &Prediction, now: &Observation) -> Frame
         map: prediction.cam.clone(),
         label: prediction.label.clone(),
         confidence: prediction.confidence,
+        abstains: prediction.abstains,
         set: prediction.prediction_set.clone(),
         state: now.state,
         at: SystemTime::now(),

@@ -5,6 +5,7 @@ use excon_edge::bundle::*;
 use excon_edge::engine;
 use excon_edge::image::{Picture, Preprocess};
 use excon_edge::predictor::{Parts, Predictor};
+use excon_edge::probability::{Conformal, SetScore};
 use excon_edge::saliency::LinearHead;
 use excon_edge::shift::{ClassMeans, FrameScores, PixelStatistics, Reference, ReferenceOptions, ScoreModel};
 use std::sync::Arc;
@@ -55,10 +56,15 @@ pub fn parts(int8: bool) -> Parts {
         preprocess: Preprocess { size: SIZE, mean: [0.5; 3], std: [0.25; 3] },
         head: LinearHead::new(CLASSES, CHANNELS, weight, bias).unwrap(),
         projection: Some(projection()),
-        temperature: 1.25,
-        conformal: Some(Conformal { method: "aps".into(), alpha: 0.1, quantile: 0.93, pictures: 10 }),
+        scaling: 1.25.into(),
+        conformal: Some(conformal()),
+        abstention: None,
         scores: None,
     }
+}
+
+fn conformal() -> Conformal {
+    Conformal { method: SetScore::Aps, alpha: 0.1, quantile: 0.63, pictures: 10, penalty: None, by_class: None }
 }
 
 /// A bundle with a shift reference of so many healthy pictures (brightness 0.5, seeds from 1,000).
@@ -122,9 +128,11 @@ pub fn manifest(int8: bool, frames: usize, engine: &str) -> Manifest {
         },
         calibration: Calibration {
             temperature: 1.25,
+            refinement: None,
             engine: engine.into(),
             pictures: 10,
-            conformal: Some(Conformal { method: "aps".into(), alpha: 0.1, quantile: 0.93, pictures: 10 }),
+            conformal: Some(conformal()),
+            abstention: None,
             completeness_residual: 1e-7,
         },
         shift: ShiftContract {

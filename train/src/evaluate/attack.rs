@@ -12,6 +12,7 @@ use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use excon_edge::engine::Engine;
 use excon_edge::image::Preprocess;
+use excon_edge::probability::Scaling;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
@@ -138,7 +139,7 @@ impl<'a> Target<'a> {
     }
 }
 
-/// Measures `network` on the attacked pictures of a split, which must have the size of `preprocess`. `temperature` scales
+/// Measures `network` on the attacked pictures of a split, which must have the size of `preprocess`. `scaling` gives
 /// the probabilities; PGD's start is keyed by `seed` and the picture.
 ///
 /// # Errors
@@ -147,7 +148,7 @@ pub fn attacked(
     network: &dyn WhiteBox,
     split: &Split,
     preprocess: &Preprocess,
-    temperature: f64,
+    scaling: &Scaling,
     attack: Attack,
     seed: u64,
 ) -> Result<Attacked> {
@@ -174,7 +175,7 @@ pub fn attacked(
         };
         logits.extend(target.logits(&hostile)?.flatten_all()?.to_vec1::<f32>()?);
     }
-    let measured = Measured::of(&logits, classes, &split.labels, temperature)?;
+    let measured = Measured::of(&logits, classes, &split.labels, scaling)?;
     Ok(Attacked { name: attack.name(), attack, measured })
 }
 

@@ -10,6 +10,7 @@ use crate::dataset::Split;
 use crate::recipe::{Purpose, stream};
 use excon_edge::engine::Engine;
 use excon_edge::image::Preprocess;
+use excon_edge::probability::Scaling;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -91,8 +92,9 @@ pub struct Corrupted {
     pub origin: Origin,
     /// Pictures behind each cell.
     pub pictures: usize,
-    /// Temperature the probabilities were scaled with.
-    pub temperature: f64,
+    /// How the probabilities were scaled.
+    #[serde(flatten)]
+    pub scaling: Scaling,
     /// By corruption, then severity.
     pub cells: Vec<Cell>,
     /// Over the cells of the benchmark's 15 corruptions; `null` where there is none.
@@ -130,7 +132,7 @@ pub fn corrupted(
     engine: &dyn Engine,
     source: &dyn Source,
     preprocess: &Preprocess,
-    temperature: f64,
+    scaling: &Scaling,
     done: &mut dyn FnMut(&Cell),
 ) -> Result<Corrupted> {
     let classes = engine.shapes().classes;
@@ -151,7 +153,7 @@ pub fn corrupted(
                 group: known.map(Corruption::group),
                 severity,
                 approximation: approximation.map(String::from),
-                measured: Measured::of(&logits, classes, &split.labels, temperature)?,
+                measured: Measured::of(&logits, classes, &split.labels, scaling)?,
             };
             done(&cell);
             cells.push(cell);
@@ -159,7 +161,7 @@ pub fn corrupted(
     }
     let mean = means(&cells, |c| c.group.is_some_and(Group::in_benchmark));
     let mean_held_out = means(&cells, |c| c.group == Some(Group::HeldOut));
-    Ok(Corrupted { origin: source.origin(), pictures, temperature, cells, mean, mean_held_out })
+    Ok(Corrupted { origin: source.origin(), pictures, scaling: scaling.clone(), cells, mean, mean_held_out })
 }
 
 impl Source for Regenerated<'_> {
@@ -211,7 +213,7 @@ mod tests {
         let (split, preprocess) = split(3);
         let mut heard = 0;
         let source = Regenerated { split: &split, seed: 3 };
-        let table = corrupted(&engine, &source, &preprocess, 1.5, &mut |_| heard += 1).unwrap();
+        let table = corrupted(&engine, &source, &preprocess, &1.5.into(), &mut |_| heard += 1).unwrap();
         assert_eq!((table.origin, table.pictures), (Origin::Regenerated, 3));
         assert_eq!((heard, table.cells.len()), (Corruption::ALL.len() * 5, Corruption::ALL.len() * 5));
         let names: BTreeSet<_> = table.cells.iter().map(|c| (&c.corruption, c.severity)).collect();
@@ -223,10 +225,10 @@ mod tests {
         assert!((mean.nll - nll.sum::<f64>() / 75.0).abs() < 1e-12);
         let frost = table.cells.iter().find(|c| c.corruption == "frost_like").unwrap();
         assert!(frost.approximation.as_ref().unwrap().contains("frost"));
-        assert_eq!(table, corrupted(&engine, &source, &preprocess, 1.5, &mut |_| {}).unwrap());
+        assert_eq!(table, corrupted(&engine, &source, &preprocess, &1.5.into(), &mut |_| {}).unwrap());
         let (empty, _) = self::split(0);
         let source = Regenerated { split: &empty, seed: 3 };
-        assert!(corrupted(&engine, &source, &preprocess, 1.0, &mut |_| {}).is_err());
+        assert!(corrupted(&engine, &source, &preprocess, &1.0.into(), &mut |_| {}).is_err());
     }
 
     #[test]
@@ -234,14 +236,14 @@ mod tests {
         let engine = NetworkEngine::new(network(), 32).unwrap();
         let (split, preprocess) = split(20);
         let source = |seed| Regenerated { split: &split, seed };
-        let table = corrupted(&engine, &source(3), &preprocess, 2.0, &mut |_| {}).unwrap();
+        let table = corrupted(&engine, &source(3), &preprocess, &2.0.into(), &mut |_| {}).unwrap();
         for (corruption, severity) in [("contrast", 5), ("gaussian_noise", 2)] {
             let of = source(3);
             let worse = of.pictures(corruption, severity).unwrap();
             assert_ne!(worse.rgb, split.rgb);
             let logits = crate::evaluate::logits(&engine, &worse, &preprocess).unwrap();
             let cell = table.cells.iter().find(|c| c.corruption == corruption && c.severity == severity).unwrap();
-            assert_eq!(cell.measured, Measured::of(&logits, 10, &split.labels, 2.0).unwrap());
+            assert_eq!(cell.measured, Measured::of(&logits, 10, &split.labels, &2.0.into()).unwrap());
         }
         // Noise is a picture's own, and another for another seed, severity or picture.
         let noisy = |seed, severity| source(seed).pictures("gaussian_noise", severity).unwrap().into_owned().rgb;

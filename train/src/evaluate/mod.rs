@@ -33,7 +33,7 @@ use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use excon_edge::engine::Engine;
 use excon_edge::image::{Picture, Preprocess};
-use excon_edge::probability::{Bin, Estimate, argmax, log_softmax, reliability, softmax_rows};
+use excon_edge::probability::{Bin, Estimate, Scaling, argmax, log_softmax, reliability};
 use excon_edge::saliency::{
     Faithfulness, LinearHead, Localised, class_activation_map, completeness_residual, confidences, localise,
 };
@@ -53,8 +53,9 @@ const BINS: usize = 15;
 pub struct Evaluation {
     /// Name of the engine that was measured.
     pub engine: String,
-    /// Temperature the probabilities were scaled with.
-    pub temperature: f64,
+    /// How the probabilities were scaled.
+    #[serde(flatten)]
+    pub scaling: Scaling,
     /// Accuracy and calibration, with intervals, before and after scaling.
     #[serde(flatten)]
     pub measured: Measured,
@@ -101,7 +102,7 @@ impl Localisation {
     }
 }
 
-/// Measures an engine on a split. `head` is the engine's linear head; `temperature` scales the probabilities.
+/// Measures an engine on a split. `head` is the engine's linear head; `scaling` gives the probabilities.
 ///
 /// # Errors
 /// When the split is empty or does not fit the engine, or the engine fails.
@@ -110,7 +111,7 @@ pub fn evaluate(
     head: &LinearHead,
     split: &Split,
     preprocess: &Preprocess,
-    temperature: f64,
+    scaling: &Scaling,
 ) -> Result<Evaluation> {
     let started = Instant::now();
     let shapes = engine.shapes();
@@ -140,13 +141,14 @@ pub fn evaluate(
         masked.extend(q);
         logits.extend_from_slice(&out.logits);
     }
-    let bins = |temperature| reliability(&softmax_rows(&logits, classes, temperature), classes, &split.labels, BINS);
+    let scaled = scaling.rows(&logits, classes);
+    let bins = |rows: &[f64]| reliability(rows, classes, &split.labels, BINS);
     Ok(Evaluation {
         engine: engine.name().into(),
-        temperature,
-        measured: Measured::of(&logits, classes, &split.labels, temperature)?,
-        accuracy_of: accuracy_of(&logits, classes, &split.labels),
-        reliability: [bins(1.0), bins(temperature)],
+        scaling: scaling.clone(),
+        measured: Measured::of(&logits, classes, &split.labels, scaling)?,
+        accuracy_of: accuracy_of(&scaled, classes, &split.labels),
+        reliability: [bins(&Scaling::default().rows(&logits, classes)), bins(&scaled)],
         faithfulness: Faithfulness::of(&whole, &masked)?,
         localisation: Localisation::of(&found),
         completeness_residual: residual,
@@ -156,9 +158,9 @@ pub fn evaluate(
 }
 
 /// Share of right answers of each class; none for a class without pictures.
-fn accuracy_of(logits: &[f32], classes: usize, labels: &[usize]) -> Vec<Option<f64>> {
+fn accuracy_of(probabilities: &[f64], classes: usize, labels: &[usize]) -> Vec<Option<f64>> {
     let mut tally = vec![(0usize, 0usize); classes];
-    for (row, &label) in logits.chunks_exact(classes).zip(labels) {
+    for (row, &label) in probabilities.chunks_exact(classes).zip(labels) {
         tally[label].0 += usize::from(argmax(row) == label);
         tally[label].1 += 1;
     }

@@ -38,15 +38,15 @@ fn figures_of_a_split_agree_with_a_direct_count() {
     let engine = NetworkEngine::new(network(), 32).unwrap();
     let head = network_head(&network()).unwrap();
     let (split, preprocess) = split();
-    let e = evaluate(&engine, &head, &split, &preprocess, 1.0).unwrap();
+    let e = evaluate(&engine, &head, &split, &preprocess, &Scaling::default()).unwrap();
     // The fixture's notes: the network labels 5 of the 12 right.
     assert_eq!((e.measured.metrics.count, e.measured.metrics.accuracy), (12, 5.0 / 12.0));
     assert!(e.completeness_residual < 1e-5);
     assert_eq!(e.faithfulness.count, 12);
     assert_eq!(e.logits, logits(&engine, &split, &preprocess).unwrap());
-    let hotter = evaluate(&engine, &head, &split, &preprocess, 4.0).unwrap();
+    let hotter = evaluate(&engine, &head, &split, &preprocess, &4.0.into()).unwrap();
     assert_eq!(hotter.measured.metrics.accuracy, e.measured.metrics.accuracy);
     assert_ne!(hotter.measured.metrics.nll, e.measured.metrics.nll);
     let strange = Split { labels: vec![10; 12], ..split };
-    assert!(evaluate(&engine, &head, &strange, &preprocess, 1.0).is_err());
+    assert!(evaluate(&engine, &head, &strange, &preprocess, &Scaling::default()).is_err());
 }

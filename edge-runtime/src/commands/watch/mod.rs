@@ -94,6 +94,8 @@ pub struct Taken {
 pub struct Counts {
     /// Taken, unreadable ones too.
     frames: u64,
+    /// Whose confidence was too low for an answer.
+    abstained: u64,
     /// Left out because newer ones found no room.
     dropped: u64,
     /// Left out because they were older than the deadline.

@@ -13,6 +13,7 @@ struct Line<'a> {
     picture: &'a str,
     label: &'a str,
     confidence: f64,
+    abstains: bool,
     /// Frames left out before this one, because newer ones found no room.
     dropped: u64,
     /// Frames left out before this one, because they were older than the deadline.
@@ -25,6 +26,7 @@ struct Line<'a> {
 struct Summary<'a> {
     schema: &'static str,
     frames: u64,
+    abstained: u64,
     dropped: u64,
     late: u64,
     interrupted: bool,
@@ -49,6 +51,7 @@ pub fn frame(output: &mut Output, taken: &Taken, counts: &Counts, before: Option
         picture: &taken.name,
         label: &taken.prediction.label,
         confidence: taken.prediction.confidence,
+        abstains: taken.prediction.abstains,
         dropped: counts.dropped,
         late: counts.late,
         observation: now,
@@ -100,6 +103,7 @@ pub fn summary(
     output.json(&Summary {
         schema: "excon.watch-summary/1",
         frames: counts.frames,
+        abstained: counts.abstained,
         dropped: counts.dropped,
         late: counts.late,
         interrupted,
@@ -124,6 +128,9 @@ pub fn summary(
             "{} frames, {} effective so far; {} unreadable, {} with a sensor fault",
             counts.frames, last.effective_frames, standing.unreadable, standing.faults
         ))?;
+        if counts.abstained > 0 {
+            output.text(format_args!("{} without an answer: confidence too low", counts.abstained))?;
+        }
         if counts.dropped + counts.late > 0 {
             let Counts { dropped, late, .. } = counts;
             output.text(format_args!("{dropped} dropped for newer ones, {late} too late"))?;

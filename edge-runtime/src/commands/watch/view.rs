@@ -111,6 +111,7 @@ impl View {
             map,
             label: taken.prediction.label.clone(),
             confidence: taken.prediction.confidence,
+            abstains: taken.prediction.abstains,
             observation: taken.seen.observation.clone(),
             guarantee: taken.seen.guarantee,
             took: taken.took,

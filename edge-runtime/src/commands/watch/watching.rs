@@ -134,6 +134,7 @@ impl Watching {
             checks.see(&prediction, self.predictor.engine().name())
         };
         checked?;
+        self.progress.counts.abstained += u64::from(prediction.abstains);
         let taken = Taken { name, picture, prediction, seen, took, behind: arrived.elapsed() };
         self.keep(&taken, &whole, at);
         self.tell(&taken, at);

@@ -220,8 +220,9 @@ fn frames(shared: &Shared, view: &View) -> Markup {
                                 img src=(address(f, "picture")) alt=(format!("frame {}", f.number));
                                 img src=(address(f, "why")) alt=(format!("what speaks for {}", f.label));
                             }
-                            p.said { b { (f.label) } span { (format!("{:.0} %", 100.0 * f.confidence)) } }
+                            p.said { b { (f.label) @if f.abstains { "?" } } span { (format!("{:.0} %", 100.0 * f.confidence)) } }
                             div.sure aria-hidden="true" { span style=(format!("width:{:.0}%", 100.0 * f.confidence)) {} }
+                            @if f.abstains { p.soft { "does not know" } }
                             @let or = others(f);
                             @if !or.is_empty() { p.soft { "or " (or) } }
                             p.soft {

@@ -15,10 +15,10 @@ mod uniform;
 use super::bet::normal_score;
 use super::*;
 use crate::image::Picture;
+use crate::probability;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
-use statrs::distribution::{Beta, ContinuousCDF};
 
 /// A uniform draw in (0, 1).
 fn uniform(rng: &mut ChaCha8Rng) -> f64 {
@@ -97,16 +97,10 @@ fn count_alarms(case: &str, streams: u64, rings: impl Fn(&mut ChaCha8Rng) -> boo
 
 /// One-sided upper 95 % Clopper–Pearson limit of a proportion.
 fn upper_limit(rang: u64, streams: u64) -> f64 {
-    if rang == streams {
-        return 1.0;
-    }
-    Beta::new((rang + 1) as f64, (streams - rang) as f64).unwrap().inverse_cdf(0.95)
+    probability::upper_limit(rang as usize, streams as usize, 0.05)
 }
 
 /// One-sided lower 95 % Clopper–Pearson limit.
 fn lower_limit(rang: u64, streams: u64) -> f64 {
-    if rang == 0 {
-        return 0.0;
-    }
-    Beta::new(rang as f64, (streams - rang + 1) as f64).unwrap().inverse_cdf(0.05)
+    probability::lower_limit(rang as usize, streams as usize, 0.05)
 }

@@ -98,7 +98,7 @@ fn attacked_splits_are_measured() {
     let names = (0..12).map(|i| i.to_string()).collect();
     let split = Split { size: 32, rgb: bytes.to_vec1().unwrap(), labels, names, ..Split::default() };
     let preprocess = Preprocess { size: 32, mean: MEAN, std: STD };
-    let run = |attack, seed| attacked(&network, &split, &preprocess, 1.0, attack, seed).unwrap();
+    let run = |attack, seed| attacked(&network, &split, &preprocess, &1.0.into(), attack, seed).unwrap();
     // Right of 12, from the fixture's notes: FGSM 3, 1, 0, 0; PGD 0.
     for (attack, right) in Attack::ALL.into_iter().zip([3.0, 1.0, 0.0, 0.0, 0.0]) {
         let a = run(attack, 1);
@@ -111,5 +111,5 @@ fn attacked_splits_are_measured() {
     assert_eq!(noise(&[4], 2, 0.1, 1), noise(&[3, 4], 2, 0.1, 1)[12..]);
     assert!(noise(&[4], 32, 0.1, 1).iter().all(|v| v.abs() <= 0.1));
     let small = Preprocess { size: 16, ..preprocess };
-    assert!(attacked(&network, &split, &small, 1.0, Attack::ALL[0], 1).is_err());
+    assert!(attacked(&network, &split, &small, &1.0.into(), Attack::ALL[0], 1).is_err());
 }

@@ -66,6 +66,7 @@ pub struct Scene {
     pub map: Picture,
     pub label: String,
     pub confidence: f64,
+    pub abstains: bool,
     pub observation: Observation,
     pub guarantee: bool,
     /// From the start of decoding to the prediction.
@@ -143,7 +144,7 @@ fn figures(title: &str, scene: &Scene, said: &[&str], rows: usize) -> Vec<Line> 
         vec![
             (PLAIN, format!("{:<12}{} ", "confidence", bar(scene.confidence))),
             (BOLD, scene.label.clone()),
-            (PLAIN, format!(" {}", percent(scene.confidence))),
+            (PLAIN, format!(" {}{}", percent(scene.confidence), if scene.abstains { " · does not know" } else { "" })),
         ],
         plain(format!(
             "{:<12}{} {} of {}{promise}",
@@ -241,6 +242,7 @@ mod tests {
             picture,
             label: "cup".into(),
             confidence: 0.75,
+            abstains: false,
             observation: Observation {
                 state: State::Shift,
                 log_r: log(6.5),
@@ -268,7 +270,7 @@ mod tests {
             took: Duration::from_micros(1_250),
             behind: Duration::from_millis(20),
             rate: Some(29.94),
-            counts: Counts { frames: 41, dropped: 3, late: 1 },
+            counts: Counts { frames: 41, abstained: 0, dropped: 3, late: 1 },
         }
     }
 

@@ -1,6 +1,9 @@
 //! Probabilities against numpy, scipy, netcal, torchmetrics and scikit-learn, and against their own laws.
 #![allow(clippy::unwrap_used)]
 
+mod calibration;
+mod selective;
+
 use super::metrics::{Closed, bin_index};
 use super::*;
 use crate::fixture::{Golden, gap, json};
