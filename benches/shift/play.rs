@@ -2,12 +2,16 @@
 
 use crate::{Cell, Result};
 use excon_edge::image::Picture;
-use excon_edge::shift::{Channel, Contract, Family, FrameScores, Monitor, Reference, ReferenceOptions, Weights};
+use excon_edge::shift::{
+    Channel, Contract, Family, FrameScores, Likeness, Looks, Monitor, Reference, ReferenceOptions, Weights,
+};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// Frames after which a shift counts as missed.
 const GIVE_UP: usize = 2_000;
+/// Frames after an alarm before it is said what it looks like.
+const FRAMES_AFTER: usize = 16;
 /// Healthy frames per stream, as a share of N.
 const HEALTHY: f64 = 0.1;
 
@@ -84,16 +88,56 @@ fn rings(
     seed: u64,
     limit: usize,
 ) -> Result<Option<usize>> {
-    let contract = Contract { mean_time_between_false_alarms: mean_time, seed, ..Contract::default() };
-    let mut monitor = Monitor::new(reference.clone(), contract)?;
-    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x5eed);
+    let mut stream = Stream::new(reference, scores, mean_time, seed)?;
     for frame in 0..limit {
-        // The scores were taken before; the sensor check only has to find a picture that it has not just seen.
-        let noise = Picture { width: 8, height: 8, rgb: (0..8 * 8 * 3).map(|_| rng.random_range(30..220)).collect() };
-        monitor.observe(&noise, &scores[rng.random_range(0..scores.len())]);
-        if monitor.alarm().is_some() {
+        if stream.frame() {
             return Ok(Some(frame + 1));
         }
     }
     Ok(None)
+}
+
+/// What each shift looks like when so many frames have come after its alarm; empty where none rang.
+pub fn looks(
+    looks: &Looks,
+    reference: &[FrameScores],
+    cell: &Cell,
+    mean_time: f64,
+    streams: u64,
+) -> Result<Vec<Vec<Likeness>>> {
+    let reference = build(&variants()?[0], reference)?;
+    let one = |seed: u64| -> Result<Vec<Likeness>> {
+        let mut stream = Stream::new(&reference, &cell.scores, mean_time, seed)?;
+        if (0..GIVE_UP).any(|_| stream.frame()) {
+            for _ in 0..FRAMES_AFTER {
+                stream.frame();
+            }
+        }
+        Ok(looks.of(stream.monitor.around_alarm()))
+    };
+    (0..streams).map(one).collect()
+}
+
+/// Frames drawn with replacement, and the monitor that takes them.
+struct Stream<'a> {
+    monitor: Monitor,
+    scores: &'a [FrameScores],
+    rng: ChaCha8Rng,
+}
+
+impl<'a> Stream<'a> {
+    fn new(reference: &Reference, scores: &'a [FrameScores], mean_time: f64, seed: u64) -> Result<Self> {
+        let contract = Contract { mean_time_between_false_alarms: mean_time, seed, ..Contract::default() };
+        let monitor = Monitor::new(reference.clone(), contract)?;
+        Ok(Self { monitor, scores, rng: ChaCha8Rng::seed_from_u64(seed ^ 0x5eed) })
+    }
+
+    /// The next frame; true while an alarm stands.
+    fn frame(&mut self) -> bool {
+        let rng = &mut self.rng;
+        // The scores were taken before; the sensor check only has to find a picture that it has not just seen.
+        let noise = Picture { width: 8, height: 8, rgb: (0..8 * 8 * 3).map(|_| rng.random_range(30..220)).collect() };
+        self.monitor.observe(&noise, &self.scores[rng.random_range(0..self.scores.len())]);
+        self.monitor.alarm().is_some()
+    }
 }

@@ -14,10 +14,11 @@ mod table;
 
 use anstream::eprintln;
 use clap::Parser;
+use excon_convert::looks::look;
 use excon_edge::bundle::Bundle;
 use excon_edge::image::Picture;
 use excon_edge::predictor::Predictor;
-use excon_edge::shift::{Channel, FrameScores};
+use excon_edge::shift::{Channel, FrameScores, Look};
 use excon_train::corruption::Corruption;
 use excon_train::dataset::{self, OpenOptions, Split, split_validation};
 use excon_train::npy;
@@ -61,6 +62,8 @@ struct Settings {
 /// Scores of one kind of frames.
 struct Cell {
     name: String,
+    /// None for healthy pictures and for other classes.
+    corruption: Option<Corruption>,
     severity: usize,
     scores: Vec<FrameScores>,
 }
@@ -79,7 +82,8 @@ fn main() -> Result<()> {
     let reference = score(&predictor, &pictures(&data.validation.subset(&rank), usize::MAX))?;
     let test = pictures(&data.test, settings.pictures);
 
-    let mut cells = vec![Cell { name: "healthy".into(), severity: 0, scores: score(&predictor, &test)? }];
+    let mut cells =
+        vec![Cell { name: "healthy".into(), corruption: None, severity: 0, scores: score(&predictor, &test)? }];
     for corruption in Corruption::ALL {
         for severity in SEVERITIES {
             let mut rng = ChaCha8Rng::seed_from_u64(severity as u64);
@@ -88,7 +92,12 @@ fn main() -> Result<()> {
                 .iter()
                 .map(|p| corruption.apply(p, severity, &mut rng))
                 .collect::<std::result::Result<Vec<_>, _>>()?;
-            cells.push(Cell { name: corruption.name().into(), severity, scores: score(&predictor, &seen)? });
+            cells.push(Cell {
+                name: corruption.name().into(),
+                corruption: Some(corruption),
+                severity,
+                scores: score(&predictor, &seen)?,
+            });
         }
         eprintln!("{corruption}");
     }
@@ -96,12 +105,27 @@ fn main() -> Result<()> {
         let all = open(None)?.test;
         let others: Vec<usize> = (0..all.len()).filter(|&i| all.labels[i] >= known).collect();
         let seen = pictures(&all.subset(&others), settings.pictures);
-        cells.push(Cell { name: "other classes".into(), severity: 0, scores: score(&predictor, &seen)? });
+        cells.push(Cell {
+            name: "other classes".into(),
+            corruption: None,
+            severity: 0,
+            scores: score(&predictor, &seen)?,
+        });
     }
     write(&settings.out, &reference, &cells)?;
 
     table::auroc(&cells);
     let mean_time = settings.mean_time;
+    if let Some(looks) = bundle.scores.looks() {
+        let mut rows = Vec::new();
+        for cell in &cells[1..] {
+            let truth = cell.corruption.map_or(Look::Unchanged, look);
+            for found in play::looks(looks, &reference, cell, mean_time, settings.streams)? {
+                rows.push((truth, cell.severity, found));
+            }
+        }
+        table::looks(&rows);
+    }
     for variant in play::variants()? {
         let delays = play::delays(&variant, &reference, &cells[1..], mean_time, settings.streams)?;
         let rang = play::false_alarms(&variant, &reference, &cells[0].scores, mean_time, settings.streams)?;

@@ -2,7 +2,7 @@
 
 use crate::{Cell, SEVERITIES};
 use anstream::println;
-use excon_edge::shift::{Channel, FrameScores, Sides};
+use excon_edge::shift::{Channel, FrameScores, Likeness, Look, Sides};
 
 /// AUROC of each channel of one frame against a healthy one: means over the corruptions.
 pub fn auroc(cells: &[Cell]) {
@@ -54,6 +54,34 @@ pub fn delays(name: &str, cells: &[Cell], delays: &[Vec<Option<usize>>], rang: u
         let logs: f64 = medians.iter().map(|m| m.unwrap_or(2_000.0).ln()).sum();
         let mean = (logs / medians.len() as f64).exp();
         println!("\nseverity {severity}: geometric mean of medians {mean:.1}, {missed} medians beyond 2000");
+    }
+}
+
+/// Confusion matrix of what alarms look like: true kinds down, the likeliest kind across, shares of the streams that
+/// rang; beside it how often the true kind is the first, and among the first three.
+pub fn looks(rows: &[(Look, usize, Vec<Likeness>)]) {
+    println!("\n### What alarms look like\n");
+    let names: Vec<&str> = Look::ALL.iter().map(|l| l.words()).collect();
+    println!("| | {} | first | of three | rang |", names.join(" | "));
+    println!("|---|{}", "---|".repeat(Look::ALL.len() + 3));
+    let hit = |rows: &[&(Look, usize, Vec<Likeness>)], within: usize| {
+        let hits = rows.iter().filter(|(truth, _, found)| found.iter().take(within).any(|l| l.look == *truth)).count();
+        100.0 * hits as f64 / rows.len().max(1) as f64
+    };
+    for truth in Look::ALL {
+        let all = rows.iter().filter(|r| r.0 == truth).count();
+        let rang: Vec<_> = rows.iter().filter(|r| r.0 == truth && !r.2.is_empty()).collect();
+        let share = |look: Look| {
+            let count = rang.iter().filter(|r| r.2[0].look == look).count();
+            format!("{:.0}", 100.0 * count as f64 / rang.len().max(1) as f64)
+        };
+        let cells: Vec<String> = Look::ALL.into_iter().map(share).collect();
+        let (first, three) = (hit(&rang, 1), hit(&rang, 3));
+        println!("| {} | {} | {first:.0} | {three:.0} | {} of {all} |", truth.words(), cells.join(" | "), rang.len());
+    }
+    for severity in SEVERITIES {
+        let rang: Vec<_> = rows.iter().filter(|r| r.1 == severity && !r.2.is_empty()).collect();
+        println!("\nseverity {severity}: first {:.0} %, among three {:.0} %", hit(&rang, 1), hit(&rang, 3));
     }
 }
 

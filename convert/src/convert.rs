@@ -10,7 +10,7 @@ use crate::select::select;
 use crate::source::Source;
 use crate::target::{Choice, Target};
 use crate::timing::Timing;
-use crate::{Error, Result, export, leakage, onnx, seal};
+use crate::{Error, Result, export, leakage, looks, onnx, seal};
 use excon_edge::bundle::{Bundle, Precision};
 use excon_edge::engine::{self, Engine};
 use excon_edge::file::replace;
@@ -181,7 +181,11 @@ pub fn convert(
             };
             let pictures =
                 Pictures { train: Some(labelled(&train)), fit: labelled(&fit_half), rank: labelled(&rank_half) };
-            let fitted = fit::fit(parts, pictures, &options.fit)?;
+            let mut fitted = fit::fit(parts, pictures, &options.fit)?;
+            match looks::learn(&fitted.predictor, &fit_half) {
+                Ok(looks) => fitted.scores = fitted.scores.with_looks(looks),
+                Err(error) => notes.push(format!("the alarm will not say what a shift looks like: {error}")),
+            }
             progress(Step::Write);
             let about = seal::About {
                 name: options.name.as_deref().unwrap_or(&data.name),

@@ -9,6 +9,7 @@ mod feeding;
 pub mod fold;
 pub mod import;
 mod leakage;
+pub mod looks;
 pub mod onnx;
 pub mod probe;
 pub mod quantize;

@@ -8,7 +8,7 @@ use crate::bundle::Bundle;
 use crate::image::Picture;
 use crate::predictor::{Prediction, Predictor};
 use crate::session::{self, Overrides, Session};
-use crate::shift::{Alarm, Observation, Promise};
+use crate::shift::{Alarm, Likeness, Observation, Promise};
 use crate::{Result, unusual};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -24,6 +24,8 @@ pub struct Seen {
     pub guarantee: bool,
     /// Whether the alarm rang with this frame.
     pub rings: bool,
+    /// What the alarm that stands looks like, the likeliest first; empty without one, or where the bundle does not say.
+    pub looks_like: Vec<Likeness>,
     /// How unusual it is, see [`unusual::score`]; none of a frame that is thinned out or has a sensor fault.
     pub unusual: Option<f64>,
 }
@@ -35,6 +37,8 @@ pub struct Standing {
     pub observation: Observation,
     /// What is promised.
     pub promise: Promise,
+    /// What the alarm that stands looks like, as in [`Seen`].
+    pub looks_like: Vec<Likeness>,
     /// Frames with a sensor fault.
     pub faults: u64,
     /// Frames that could not be read.
@@ -139,6 +143,7 @@ impl Keeper {
         Ok(Seen {
             guarantee: session.promise(true).guarantee,
             rings: observation.alarm.is_some() && !rang_before,
+            looks_like: session.looks_like(),
             unusual: unusual.filter(|_| observation.fault.is_none()),
             observation,
         })
@@ -170,6 +175,7 @@ impl Keeper {
         Standing {
             observation: session.monitor.standing(),
             promise: session.promise(true),
+            looks_like: session.looks_like(),
             faults: session.about.faults,
             unreadable: session.about.unreadable,
         }

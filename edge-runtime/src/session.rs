@@ -5,7 +5,7 @@
 //! file, so no frame is ever counted twice. Who reads, changes and writes it holds [`lock`] meanwhile.
 
 use crate::bundle::Bundle;
-use crate::shift::{Contract, Family, Monitor, Promise};
+use crate::shift::{Contract, Family, Likeness, Looks, Monitor, Promise};
 use crate::{Error, Result, file};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, TryLockError};
@@ -68,6 +68,7 @@ pub struct Session {
     /// The monitor.
     pub monitor: Monitor,
     path: Option<PathBuf>,
+    looks: Option<Looks>,
     /// Engine that scores the frames, and the one the bundle's constants were fitted on.
     engines: (String, String),
 }
@@ -99,7 +100,12 @@ impl Session {
             _ => Monitor::new(reference, contract)?,
         };
         let engines = (engine.to_string(), bundle.manifest.calibration.engine.clone());
-        Ok(Self { about, monitor, path, engines })
+        Ok(Self { about, monitor, path, looks: bundle.scores.looks().cloned(), engines })
+    }
+
+    /// What the alarm that stands looks like, the likeliest first; empty without one, or where the bundle does not say.
+    pub fn looks_like(&self) -> Vec<Likeness> {
+        self.looks.as_ref().map_or(Vec::new(), |looks| looks.of(self.monitor.around_alarm()))
     }
 
     /// The monitor's promise, with what only the command knows: how the stream was declared and which engine runs.

@@ -7,7 +7,7 @@ use excon_edge::Result;
 use excon_edge::bundle::Bundle;
 use excon_edge::image::Picture;
 use excon_edge::predictor::{Prediction, Predictor};
-use excon_edge::shift::{Channel, ChannelReading, Family, Monitor, Observation, Promise};
+use excon_edge::shift::{Channel, ChannelReading, Family, Likeness, Monitor, Observation, Promise, ScoreModel};
 use serde::Serialize;
 use std::path::Path;
 use std::time::Instant;
@@ -56,6 +56,8 @@ pub struct Rang {
     pub family: Family,
     /// Its channels, the largest share first.
     pub rang: Vec<Channel>,
+    /// What it looked like at the end of the stretch, the likeliest first.
+    pub looks_like: Vec<Likeness>,
     /// Every channel as it stood, those of weight 0 too.
     pub channels: Vec<ChannelReading>,
     /// The frame.
@@ -151,6 +153,7 @@ impl Board {
                         after: number + 1 - first,
                         family: alarm.family,
                         rang: alarm.channels.clone(),
+                        looks_like: Vec::new(),
                         channels: o.channels.clone(),
                         picture: frame.picture.clone(),
                         prediction,
@@ -159,7 +162,9 @@ impl Board {
                 }
                 seen(log10.len(), stretch, &o);
             }
-            if rang.is_some() {
+            if let Some(rang) = &mut rang {
+                let looks = self.predictor.parts().scores.as_ref().and_then(ScoreModel::looks);
+                rang.looks_like = looks.map_or(Vec::new(), |looks| looks.of(self.monitor.around_alarm()));
                 self.monitor.acknowledge(false)?;
             }
             let n = stretch.frames.len().max(1) as f64;

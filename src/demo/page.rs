@@ -13,7 +13,7 @@ use excon_edge::page::{
 };
 use excon_edge::predictor::Prediction;
 use excon_edge::probability::Scaling;
-use excon_edge::shift::{Channel, Family};
+use excon_edge::shift::{Channel, Family, Likeness};
 use maud::{Markup, html};
 
 /// A prediction to be shown with its map.
@@ -332,7 +332,10 @@ fn stretches(w: &Watched) -> Markup {
         .iter()
         .map(|p| {
             let said = match &p.alarm {
-                Some(a) => html! { "after " (a.after) " frames: " (a.family.words()) " (" (names(&a.rang)) ")" },
+                Some(a) => html! {
+                    "after " (a.after) " frames: " (a.family.words()) " (" (names(&a.rang)) ")"
+                    @if let Some(looks) = Likeness::words(&a.looks_like) { br; "looks like " (looks) }
+                },
                 None => text("–"),
             };
             let state = if p.alarm.is_some() { State::Shift } else { State::Healthy };

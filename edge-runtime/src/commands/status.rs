@@ -6,7 +6,7 @@ use super::watch::named;
 use super::{Failure, Verdict};
 use excon_edge::bundle::{Bundle, Manifest, Precision};
 use excon_edge::session::{Overrides, Session};
-use excon_edge::shift::{Alarm, Promise};
+use excon_edge::shift::{Alarm, Likeness, Promise};
 use excon_edge::slot::{self, Slot, Standing};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -63,6 +63,7 @@ struct MonitorState<'a> {
     log_r: f64,
     log_limit: f64,
     alarm: Option<&'a Alarm>,
+    looks_like: Vec<Likeness>,
     self_test_failures: u64,
     unreadable: u64,
     sensor_faults: u64,
@@ -103,6 +104,7 @@ pub fn run(settings: &Status, output: &mut Output) -> Result<Verdict, Failure> {
         log_r: monitor.log_r(),
         log_limit: about.mean_time.ln(),
         alarm: monitor.alarm(),
+        looks_like: session.looks_like(),
         self_test_failures: monitor.self_test_failures(),
         unreadable: about.unreadable,
         sensor_faults: about.faults,
@@ -206,6 +208,9 @@ fn monitor_lines(output: &mut Output, saved: Option<&MonitorState>) -> std::io::
         None => paint(GOOD, "healthy"),
     };
     output.text(format_args!("{:<12}  {word}", "monitor"))?;
+    if let Some(looks) = Likeness::words(&state.looks_like) {
+        output.text(format_args!("{:<12}  {looks}", "looks like"))?;
+    }
     let frames = format!("{} raw, {} effective", state.raw_frames, state.effective_frames);
     output.text(format_args!("{:<12}  {frames}; {} unreadable", "frames", state.unreadable))?;
     output.text(format_args!("{:<12}  {} of {}", "evidence", power(state.log_r), power(state.log_limit)))

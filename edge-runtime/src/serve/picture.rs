@@ -5,7 +5,7 @@ use super::access::Ticket;
 use super::pool::{self, Seen, Work};
 use super::reply::{self, Refusal};
 use crate::page;
-use crate::shift::{Alarm, ChannelReading, Promise, State as MonitorState};
+use crate::shift::{Alarm, ChannelReading, Likeness, Promise, State as MonitorState};
 use axum::body::Body;
 use axum::extract::{Extension, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -149,6 +149,7 @@ pub async fn status(State(shared): State<Arc<Shared>>) -> Response {
         log_r: f64,
         log_limit: f64,
         alarm: Option<Alarm>,
+        looks_like: Vec<Likeness>,
         slow_drift: bool,
         channels: Vec<ChannelReading>,
         promise: Promise,
@@ -170,6 +171,7 @@ pub async fn status(State(shared): State<Arc<Shared>>) -> Response {
         log_r: now.log_r,
         log_limit: now.log_limit,
         alarm: now.alarm,
+        looks_like: standing.looks_like,
         slow_drift: now.slow_drift,
         channels: now.channels,
         promise: standing.promise,

@@ -13,7 +13,7 @@ use super::tensors::{Tensors, take};
 use crate::{Error, Result};
 
 /// Scores that enter.
-const INPUTS: usize = 9;
+pub(super) const INPUTS: usize = 9;
 /// Ridge added to the correlation before inversion.
 const RIDGE: f64 = 0.1;
 /// Smallest standard deviation a score is divided by.
@@ -26,10 +26,28 @@ const MINIMUM: usize = 2 * INPUTS;
 /// Weights per declared shift on standardised scores.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Directions {
-    mean: [f64; INPUTS],
-    deviation: [f64; INPUTS],
+    standard: Standard,
     /// In the order of [`Declared::ALL`].
     weights: [[f64; INPUTS]; Declared::COUNT],
+}
+
+/// Mean and deviation of healthy scores.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Standard {
+    pub mean: [f64; INPUTS],
+    pub deviation: [f64; INPUTS],
+}
+
+impl Standard {
+    pub fn of(rows: &[[f64; INPUTS]]) -> Self {
+        let mean = average(rows);
+        let squares: Vec<_> = rows.iter().map(|r| std::array::from_fn(|i| (r[i] - mean[i]).powi(2))).collect();
+        Self { mean, deviation: average(&squares).map(|v| v.sqrt().max(SMALLEST_DEVIATION)) }
+    }
+
+    pub fn apply(&self, row: &[f64; INPUTS]) -> [f64; INPUTS] {
+        std::array::from_fn(|i| (row[i] - self.mean[i]) / self.deviation[i])
+    }
 }
 
 impl Directions {
@@ -48,11 +66,8 @@ impl Directions {
             frames.iter().map(|f| inputs(f).ok_or_else(missing)).collect()
         };
         let healthy = rows(healthy)?;
-        let mean = average(&healthy);
-        let squares: Vec<_> = healthy.iter().map(|r| std::array::from_fn(|i| (r[i] - mean[i]).powi(2))).collect();
-        let deviation = average(&squares).map(|v| v.sqrt().max(SMALLEST_DEVIATION));
-        let standard = |row: [f64; INPUTS]| std::array::from_fn(|i| (row[i] - mean[i]) / deviation[i]);
-        let x: Vec<[f64; INPUTS]> = healthy.into_iter().map(standard).collect();
+        let standard = Standard::of(&healthy);
+        let x: Vec<[f64; INPUTS]> = healthy.iter().map(|row| standard.apply(row)).collect();
         let mut correlation = [[0.0; INPUTS]; INPUTS];
         for (i, row) in correlation.iter_mut().enumerate() {
             for (j, value) in row.iter_mut().enumerate() {
@@ -63,24 +78,23 @@ impl Directions {
         let precision = inverse(correlation);
         let mut weights = [[0.0; INPUTS]; Declared::COUNT];
         for (weights, frames) in weights.iter_mut().zip(shifted) {
-            let moved = standard(average(&rows(frames)?));
+            let moved = standard.apply(&average(&rows(frames)?));
             *weights = precision.map(|row| dot(&row, &moved));
         }
-        Ok(Self { mean, deviation, weights })
+        Ok(Self { standard, weights })
     }
 
     /// How far a frame lies along each direction; none when one of the scores is missing.
     pub(super) fn scores(&self, frame: &FrameScores) -> Option<[f64; Declared::COUNT]> {
-        let raw = inputs(frame)?;
-        let x = std::array::from_fn(|i| (raw[i] - self.mean[i]) / self.deviation[i]);
+        let x = self.standard.apply(&inputs(frame)?);
         Some(self.weights.map(|w| dot(&w, &x)))
     }
 
     pub(super) fn to_tensors(&self) -> Tensors {
         let weights = self.weights.as_flattened().to_vec();
         Tensors::from([
-            ("scores.direction_mean".into(), (vec![INPUTS], self.mean.to_vec())),
-            ("scores.direction_deviation".into(), (vec![INPUTS], self.deviation.to_vec())),
+            ("scores.direction_mean".into(), (vec![INPUTS], self.standard.mean.to_vec())),
+            ("scores.direction_deviation".into(), (vec![INPUTS], self.standard.deviation.to_vec())),
             ("scores.directions".into(), (vec![Declared::COUNT, INPUTS], weights)),
         ])
     }
@@ -99,15 +113,17 @@ impl Directions {
             return Err(Error::Data { what: "shift tensors", reason });
         }
         Ok(Some(Self {
-            mean: std::array::from_fn(|i| mean[i]),
-            deviation: std::array::from_fn(|i| deviation[i]),
+            standard: Standard {
+                mean: std::array::from_fn(|i| mean[i]),
+                deviation: std::array::from_fn(|i| deviation[i]),
+            },
             weights: std::array::from_fn(|f| std::array::from_fn(|i| weights[f * INPUTS + i])),
         }))
     }
 }
 
 /// Seven pixel statistics and the logarithms of both network scores.
-fn inputs(frame: &FrameScores) -> Option<[f64; INPUTS]> {
+pub(super) fn inputs(frame: &FrameScores) -> Option<[f64; INPUTS]> {
     let mut values = [0.0; INPUTS];
     let pixels = Channel::PIXELS.into_iter().filter(|c| *c != Channel::LaplacianRatio);
     for (value, channel) in values.iter_mut().zip(pixels) {
@@ -119,7 +135,7 @@ fn inputs(frame: &FrameScores) -> Option<[f64; INPUTS]> {
     Some(values)
 }
 
-fn average(rows: &[[f64; INPUTS]]) -> [f64; INPUTS] {
+pub(super) fn average(rows: &[[f64; INPUTS]]) -> [f64; INPUTS] {
     std::array::from_fn(|i| rows.iter().map(|r| r[i]).sum::<f64>() / rows.len() as f64)
 }
 

@@ -24,6 +24,8 @@ use std::time::Duration;
 
 /// Effective frames kept under an alarm, for a new reference if the change is accepted; the newest ones stay.
 const SEEN_UNDER_ALARM: usize = 5_000;
+/// Effective frames before an alarm that are kept, to say what it looks like.
+const RECENT: usize = 8;
 /// Share of the named family's evidence that the named channels make up together.
 const NAMED_SHARE: f64 = 0.9;
 
@@ -48,6 +50,8 @@ pub struct Monitor {
     pub(super) alarm: Option<Alarm>,
     /// Raw frame at which the slow-drift notice appeared; it stays until answered.
     pub(super) drift_since: Option<u64>,
+    /// The latest effective frames before an alarm, oldest first.
+    pub(super) recent: std::collections::VecDeque<FrameScores>,
     /// Kept frames under the alarm that stands, oldest first.
     pub(super) seen: std::collections::VecDeque<FrameScores>,
 }
@@ -81,6 +85,7 @@ impl Monitor {
             self_test_failures: 0,
             alarm: None,
             drift_since: None,
+            recent: std::collections::VecDeque::new(),
             seen: std::collections::VecDeque::new(),
             reference,
             contract,
@@ -202,6 +207,10 @@ impl Monitor {
             return true;
         }
         self.effective_frames += 1;
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(scores.clone());
         for detector in &mut self.detectors {
             if let Some(score) = scores.get(detector.channel) {
                 detector.observe(score, open_unit(&mut self.rng));
@@ -231,6 +240,13 @@ impl Monitor {
     fn drift_log_r(&self) -> f64 {
         let weighted = |d: &Drift| self.reference.weights().get(d.channel).ln() + d.log_mean();
         log_sum_exp(&self.drifts.iter().map(weighted).collect::<Vec<_>>())
+    }
+
+    /// The frames around the alarm that stands, oldest first: a few effective ones before it and all that were kept since.
+    /// None without an alarm.
+    pub fn around_alarm(&self) -> impl DoubleEndedIterator<Item = &FrameScores> {
+        let before = self.recent.iter().filter(|_| self.alarm.is_some());
+        before.chain(&self.seen)
     }
 
     /// Raw frame at which the notice of slow drift appeared, while nobody has answered it.
@@ -276,6 +292,7 @@ impl Monitor {
     fn silence(&mut self) {
         self.alarm = None;
         self.drift_since = None;
+        self.recent.clear();
         self.seen.clear();
         self.detectors.iter_mut().for_each(Detector::reset);
         self.drifts.iter_mut().for_each(Drift::reset);

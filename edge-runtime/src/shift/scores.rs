@@ -6,6 +6,7 @@
 
 use super::channel::Channel;
 use super::directions::Directions;
+use super::looks::Looks;
 use super::matrix::inverse;
 use super::pixels::PixelStatistics;
 use super::projections::Projections;
@@ -125,6 +126,7 @@ pub struct ScoreModel {
     precision: [[f64; 7]; 7],
     directions: Option<Directions>,
     projections: Option<Projections>,
+    looks: Option<Looks>,
 }
 
 impl ScoreModel {
@@ -166,6 +168,7 @@ impl ScoreModel {
             precision: inverse(matrix),
             directions: None,
             projections: None,
+            looks: None,
         })
     }
 
@@ -173,6 +176,16 @@ impl ScoreModel {
     /// empty.
     pub fn with(self, directions: Option<Directions>, projections: Option<Projections>) -> Self {
         Self { directions, projections, ..self }
+    }
+
+    /// The same with what corruptions look like.
+    pub fn with_looks(self, looks: Looks) -> Self {
+        Self { looks: Some(looks), ..self }
+    }
+
+    /// What corruptions look like, where a bundle says it.
+    pub fn looks(&self) -> Option<&Looks> {
+        self.looks.as_ref()
     }
 
     /// Number of classes.
@@ -256,6 +269,7 @@ impl ScoreModel {
         ]);
         tensors.extend(self.directions.iter().flat_map(Directions::to_tensors));
         tensors.extend(self.projections.iter().flat_map(Projections::to_tensors));
+        tensors.extend(self.looks.iter().flat_map(Looks::to_tensors));
         tensors
     }
 
@@ -282,6 +296,7 @@ impl ScoreModel {
             precision: std::array::from_fn(|i| std::array::from_fn(|j| precision[7 * i + j])),
             directions: Directions::from_tensors(tensors)?,
             projections: Projections::from_tensors(tensors, shape[1])?,
+            looks: Looks::from_tensors(tensors)?,
         })
     }
 }

@@ -48,9 +48,14 @@ struct Saved {
     drift_since: Option<u64>,
     detectors: Vec<SavedDetector>,
     drifts: Vec<Vec<[u64; SLOPES.len()]>>,
+    /// Scores of the latest frames before an alarm, bits per channel.
+    #[serde(default)]
+    recent: Vec<FrameBits>,
     /// Scores seen under the alarm, bits per channel.
-    seen: Vec<Vec<Option<u64>>>,
+    seen: Vec<FrameBits>,
 }
+
+type FrameBits = Vec<Option<u64>>;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -90,7 +95,8 @@ impl Monitor {
                 })
                 .collect(),
             drifts: self.drifts.iter().map(|d| d.log_r.iter().map(|t| t.map(f64::to_bits)).collect()).collect(),
-            seen: self.seen.iter().map(|s| Channel::ALL.map(|c| s.get(c).map(f64::to_bits)).to_vec()).collect(),
+            recent: self.recent.iter().map(frame_bits).collect(),
+            seen: self.seen.iter().map(frame_bits).collect(),
         };
         let body = serde_json::to_vec(&saved).unwrap_or_default();
         let mut bytes = format!("{SCHEMA} {}\n", file::digest(&body)).into_bytes();
@@ -118,18 +124,10 @@ impl Monitor {
             monitor.start_counters();
         }
         monitor.fill(saved.detectors, saved.drifts).map_err(&refuse)?;
-        for frame in saved.seen {
-            if frame.len() != Channel::COUNT {
-                return Err(refuse("a frame seen under the alarm has another number of channels".into()));
-            }
-            let mut scores = FrameScores::empty();
-            for (channel, bits) in Channel::ALL.into_iter().zip(frame) {
-                if let Some(bits) = bits {
-                    scores.set(channel, f64::from_bits(bits));
-                }
-            }
-            monitor.seen.push_back(scores);
-        }
+        monitor.recent =
+            saved.recent.iter().map(|f| frame_scores(f)).collect::<std::result::Result<_, _>>().map_err(&refuse)?;
+        monitor.seen =
+            saved.seen.iter().map(|f| frame_scores(f)).collect::<std::result::Result<_, _>>().map_err(&refuse)?;
         monitor.rng = ChaCha8Rng::from_seed(saved.seed);
         monitor.rng.set_word_pos(u128::from(saved.draws));
         monitor.thinner = super::thinning::Thinner::new(monitor.reference.step());
@@ -196,6 +194,23 @@ impl Monitor {
         }
         Ok(())
     }
+}
+
+fn frame_bits(frame: &FrameScores) -> FrameBits {
+    Channel::ALL.map(|c| frame.get(c).map(f64::to_bits)).to_vec()
+}
+
+fn frame_scores(bits: &[Option<u64>]) -> std::result::Result<FrameScores, String> {
+    if bits.len() != Channel::COUNT {
+        return Err("a frame has another number of channels".into());
+    }
+    let mut scores = FrameScores::empty();
+    for (channel, bits) in Channel::ALL.into_iter().zip(bits) {
+        if let Some(bits) = bits {
+            scores.set(channel, f64::from_bits(*bits));
+        }
+    }
+    Ok(scores)
 }
 
 fn parse(bytes: &[u8]) -> std::result::Result<Saved, String> {

@@ -3,7 +3,7 @@
 use super::super::output::{self, BAD, BOLD, Output, paint, power};
 use super::{Counts, Taken};
 use excon_edge::keeper::Keeper;
-use excon_edge::shift::{Alarm, Channel, ChannelReading, Family, Observation, Promise, State};
+use excon_edge::shift::{Alarm, Channel, ChannelReading, Family, Likeness, Observation, Promise, State};
 use serde::Serialize;
 use std::io;
 
@@ -18,6 +18,8 @@ struct Line<'a> {
     dropped: u64,
     /// Frames left out before this one, because they were older than the deadline.
     late: u64,
+    /// What the alarm that stands looks like, the likeliest first.
+    looks_like: &'a [Likeness],
     #[serde(flatten)]
     observation: &'a Observation,
 }
@@ -36,6 +38,7 @@ struct Summary<'a> {
     log_r: f64,
     log_limit: f64,
     alarm: Option<&'a Alarm>,
+    looks_like: &'a [Likeness],
     slow_drift: bool,
     self_test_failures: u64,
     channels: &'a [ChannelReading],
@@ -54,6 +57,7 @@ pub fn frame(output: &mut Output, taken: &Taken, counts: &Counts, before: Option
         abstains: taken.prediction.abstains,
         dropped: counts.dropped,
         late: counts.late,
+        looks_like: &taken.seen.looks_like,
         observation: now,
     })?;
     for line in changes(taken, before) {
@@ -113,6 +117,7 @@ pub fn summary(
         log_r: now.log_r,
         log_limit: now.log_limit,
         alarm: now.alarm.as_ref(),
+        looks_like: &standing.looks_like,
         slow_drift: last.is_some_and(|o| o.slow_drift),
         self_test_failures: keeper.with(|s| s.monitor.self_test_failures()),
         channels: last.map_or(&[], |o| &o.channels),
@@ -156,6 +161,9 @@ pub fn summary(
     if let Some(alarm) = &now.alarm {
         let since = format!("alarm since frame {}:", alarm.raw_frame);
         output.text(format_args!("{} {}", paint(BAD, since), named(alarm)))?;
+        if let Some(looks) = Likeness::words(&standing.looks_like) {
+            output.text(format_args!("it looks like: {looks}"))?;
+        }
         if let Some(next) = next {
             output.text(format_args!("next: {next}"))?;
         }

@@ -13,7 +13,7 @@ use excon_edge::bundle::Bundle;
 use excon_edge::image::Picture;
 use excon_edge::keeper::{Keeper, Saved};
 use excon_edge::predictor::Predictor;
-use excon_edge::shift::{Alarm, Observation};
+use excon_edge::shift::{Alarm, Likeness, Observation};
 use excon_edge::source::{Feed, Frame, Item, Next, Place, Stop};
 use excon_edge::unusual::{Ring, rfc3339};
 use serde::Serialize;
@@ -76,6 +76,8 @@ struct Rang<'a> {
     alarm: &'a Alarm,
     /// The same in words.
     words: String,
+    /// What it looks like so far, the likeliest first.
+    looks_like: &'a [Likeness],
     model: &'a str,
     version: u64,
     source: String,
@@ -169,6 +171,7 @@ impl Watching {
             schema: "excon.alarm/1",
             alarm,
             words: named(alarm),
+            looks_like: &taken.seen.looks_like,
             model: &self.bundle.manifest.name,
             version: self.bundle.manifest.version,
             source: self.place.to_string(),

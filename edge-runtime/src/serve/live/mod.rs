@@ -12,7 +12,7 @@ use super::watcher::{Frame, View};
 use crate::keeper::Standing;
 use crate::kernel;
 use crate::page;
-use crate::shift::{Alarm, State as MonitorState};
+use crate::shift::{Alarm, Likeness, State as MonitorState};
 use axum::extract::{Path, State};
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
@@ -147,6 +147,7 @@ fn state(shared: &Shared, standing: &Standing) -> Markup {
     html! {
         div.state.(class) role="status" {
             div { span.word { (page::badge(badge)) } p { (sentence) } }
+            @if let Some(looks) = Likeness::words(&standing.looks_like) { p { "It looks like: " (looks) "." } }
             @if now.alarm.is_some() {
                 form method="post" action="/v1/acknowledge" {
                     button { "Acknowledge" }

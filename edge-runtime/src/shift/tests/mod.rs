@@ -5,6 +5,7 @@
 mod behaviour;
 mod golden;
 mod learned;
+mod looks;
 mod model;
 mod mutation;
 mod null;
