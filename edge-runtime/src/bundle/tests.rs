@@ -126,7 +126,7 @@ fn forged(folder: &Path, edit: impl Fn(String) -> String) -> PathBuf {
 fn manifests_that_promise_nonsense_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let cases = [
-        ("excon.bundle/1", "excon.bundle/9", "schema must be"),
+        ("excon.bundle/2", "excon.bundle/9", "schema must be"),
         ("\"target\"", "\"goal\": 1, \"target\"", "unknown field `goal`"),
         ("model.onnx", "../model.onnx", "no member of a bundle"),
         ("model.onnx", "plan.bin", "no member of a bundle"),
@@ -137,7 +137,14 @@ fn manifests_that_promise_nonsense_are_refused() {
         ("\"reference_frames\": 12", "\"reference_frames\": 13", "not the one the manifest describes"),
         ("\"size\": 5,", "\"size\": 18446744073709551615,", "larger than"),
         ("\"size\": 5,", "\"size\": 6,", "does not stand where"),
-        ("\"aps\"", "\"guess\"", "method must be aps"),
+        ("\"aps\"", "\"guess\"", "unknown variant `guess`"),
+        ("\"aps\"", "\"raps\"", "conformal needs a penalty for raps"),
+        ("\"quantile\": 0.63", "\"quantile\": -0.63", "conformal needs alpha in 0..1 and quantile"),
+        (
+            "\"engine\"",
+            "\"refinement\": {\"method\": \"vector\", \"weights\": [1], \"biases\": [0]}, \"engine\"",
+            "needs 3 moderate",
+        ),
         ("1000000.0", "0.5", "must exceed 1"),
     ];
     for (from, to, words) in cases {
@@ -148,6 +155,16 @@ fn manifests_that_promise_nonsense_are_refused() {
         let message = refusal(&path);
         assert!(message.contains(words), "{from} → {to}: expected `{words}` in: {message}");
     }
+}
+
+/// The fuzz targets start from a bundle of today; `EXCON_BLESS=1` writes it anew.
+#[test]
+fn the_bundle_that_fuzzing_starts_from_is_one_of_today() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/bundle/small.excon");
+    if std::env::var_os("EXCON_BLESS").is_some() {
+        crate::tiny::writer(true, 12).seal(&path).unwrap();
+    }
+    crate::predictor::Predictor::open(&path).unwrap();
 }
 
 #[test]

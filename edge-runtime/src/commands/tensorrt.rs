@@ -7,6 +7,7 @@ use excon_edge::board::{Finding, Grade};
 use excon_edge::engine::tensorrt::api::{Device, Library, dotted};
 use excon_edge::engine::tensorrt::plan::{About, Found};
 use excon_edge::engine::tensorrt::{How, setup, trtexec};
+use excon_edge::probability::Scaling;
 use excon_edge::{Error, refit};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -151,7 +152,8 @@ struct BuildLine<'a> {
     self_test: &'static str,
     /// Engine the constants in use were fitted on.
     fitted_on: &'a str,
-    calibrated: String,
+    #[serde(flatten)]
+    scaling: Scaling,
     fitted: Option<String>,
 }
 
@@ -240,7 +242,7 @@ fn build(settings: &Build, output: &mut Output) -> Result<Verdict, Failure> {
         graph: built.has_graph(),
         self_test: "passed",
         fitted_on: &calibration.engine,
-        calibrated: calibration.scaling().words(),
+        scaling: calibration.scaling(),
         fitted: opened.refit.as_ref().map(|_| path.display().to_string()),
     })?;
     let mut row = |name: &str, value: String| output.text(format_args!("{name:<12}  {value}"));

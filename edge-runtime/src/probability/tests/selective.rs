@@ -2,6 +2,7 @@
 //! set of CIFAR-100.
 
 use super::*;
+use rand::seq::SliceRandom;
 
 /// Probabilities of four classes and labels: class 3 is hard, whatever the network says of it is half noise.
 fn drawn(n: usize, rng: &mut ChaCha8Rng) -> (Vec<f64>, Vec<usize>) {
@@ -126,4 +127,47 @@ fn binomial_limits_are_those_of_the_distribution() {
     close(lower_limit(20, 20, 0.05), 0.05f64.powf(1.0 / 20.0), 1e-9);
     // One in two at 25 %: the root of (1 − p)² + 2 p (1 − p) = 0.25.
     close(upper_limit(1, 2, 0.25), 0.75f64.sqrt(), 1e-9);
+}
+
+/// The test set of CIFAR-100 as a network saw it (41 % right), dealt twenty times into pictures to fit, to rank and to test.
+#[test]
+fn twenty_splits_of_cifar_100_are_covered_within_a_point() {
+    const CLASSES: usize = 100;
+    let golden = Golden::open("coverage/cifar100.safetensors");
+    let (scale, labels) = (golden.f64("scale")[0], golden.index("label"));
+    let logits: Vec<f64> = golden.f64("codes").into_iter().map(|code| (code - 128.0) * scale).collect();
+    let mut rng = ChaCha8Rng::seed_from_u64(100);
+    let splits: Vec<[(Vec<f64>, Vec<usize>); 3]> = (0..20)
+        .map(|_| {
+            let mut order: Vec<usize> = (0..labels.len()).collect();
+            order.shuffle(&mut rng);
+            let part = |range: std::ops::Range<usize>| {
+                let row = |i: &usize| &logits[i * CLASSES..][..CLASSES];
+                let rows: Vec<f64> = order[range.clone()].iter().flat_map(row).copied().collect();
+                (rows, order[range].iter().map(|i| labels[*i]).collect::<Vec<usize>>())
+            };
+            let parts = [part(0..1_000), part(1_000..8_000), part(8_000..10_000)];
+            let scaling = Scaling::from(fit_temperature(&parts[0].0, CLASSES, &parts[0].1).unwrap());
+            parts.map(|(rows, labels)| (scaling.rows(&rows, CLASSES), labels))
+        })
+        .collect();
+    for options in [
+        SetOptions::default(),
+        SetOptions { alpha: 0.05, ..SetOptions::default() },
+        SetOptions { score: SetScore::Raps, ..SetOptions::default() },
+        SetOptions { by_class: true, ..SetOptions::default() },
+    ] {
+        let (mut mean, mut size) = (0.0, 0.0);
+        for [fit, rank, test] in &splits {
+            let [fit, rank] =
+                [fit, rank].map(|(rows, labels)| LabelledRows { probabilities: rows, classes: CLASSES, labels });
+            let (conformal, _) = Conformal::fit(&options, fit, rank).unwrap();
+            let sets: Vec<Vec<usize>> = test.0.chunks_exact(CLASSES).map(|row| conformal.set(row)).collect();
+            let held = sets.iter().zip(&test.1).filter(|(set, label)| set.contains(label)).count();
+            mean += held as f64 / (test.1.len() * splits.len()) as f64;
+            size += sets.iter().map(Vec::len).sum::<usize>() as f64 / (test.1.len() * splits.len()) as f64;
+        }
+        println!("{options:?}: covered {mean:.4}, mean size {size:.1}");
+        close(mean, 1.0 - options.alpha, 0.01);
+    }
 }

