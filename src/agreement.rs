@@ -11,7 +11,7 @@ use excon_convert::onnx;
 use excon_convert::weights::Weights;
 use excon_edge::bundle::Bundle;
 use excon_edge::engine::tract::TractEngine;
-use excon_edge::engine::{self, Engine};
+use excon_edge::engine::{self, Engine, NO_MAP};
 use excon_edge::probability::{Metrics, Scaling, argmax};
 use excon_edge::saliency::class_activation_map;
 use excon_train::checkpoint::Run;
@@ -140,8 +140,10 @@ pub struct Agreement {
     pub logits_db: Option<f64>,
     /// The same of the last feature map; `null` also where the two have other shapes.
     pub features_db: Option<f64>,
-    /// Mean cosine between the class-activation maps of A's answer; `null` where the two have other shapes.
+    /// Mean cosine between the class-activation maps of A's answer; `null` where the two have other shapes, or no map.
     pub map_cosine: Option<f64>,
+    /// Why nothing is said of maps; `null` where both have them.
+    pub no_map: Option<String>,
     /// The same as `features_db` after each layer, where A is a run and B a quantized form of it.
     pub layers: Option<Vec<LayerError>>,
 }
@@ -194,6 +196,8 @@ impl Agreement {
             logits.add(&x.logits, &y.logits);
             if alike {
                 features.add(&x.features, &y.features);
+            }
+            if alike && shapes.explains() {
                 let maps = x.features.chunks_exact(each).zip(y.features.chunks_exact(each));
                 for ((f, g), row) in maps.zip(x.logits.chunks_exact(shapes.classes)) {
                     let map = |model: &Model, features| {
@@ -228,6 +232,10 @@ impl Agreement {
             logits_db: logits.decibels(),
             features_db: features.decibels(),
             map_cosine: (!cosines.is_empty()).then(|| cosines.iter().sum::<f64>() / cosines.len() as f64),
+            no_map: [a, b]
+                .iter()
+                .find(|f| !f.model.engine.shapes().explains())
+                .map(|f| format!("{}: {NO_MAP}", f.given)),
             layers: layers(a, b, split)?,
         })
     }

@@ -1,12 +1,13 @@
 //! The whole conversion of a folded network, in the order things happen: ranges → int8 → temperature of both → compare →
-//! choose → fit → seal.
+//! layers that stay float, where int8 costs too much → choose → fit → seal.
 //!
 //! Ranges and the way to quantize come from train, constants from validation (fit and rank half, disjoint). The budget is
-//! measured on the rank half, which no temperature has seen. Test is only searched for pictures of the other splits.
+//! measured on the rank half, which no temperature and no choice of layers has seen. Test is only searched for pictures of the other splits.
 
 use crate::compare::{self, Allowed, BudgetLine, Comparison, LayerError, Side, Verdict};
+use crate::mixed::{Found, KeptFloat, MixedReport, search};
 use crate::report::{Conversion, ConversionReport, RangeReport, SCHEMA};
-use crate::select::select;
+use crate::select::{Selection, select};
 use crate::source::Source;
 use crate::target::{Choice, Target};
 use crate::timing::Timing;
@@ -36,7 +37,7 @@ const LAYER_PICTURES: usize = 16;
 pub struct Options {
     /// Result: `FILE.excon` for a bundle, `FILE.onnx` for the model alone.
     pub out: PathBuf,
-    /// Int8, float, or what serves the target.
+    /// Int8, mixed, float, or what serves the target.
     pub precision: Choice,
     /// Model name; the data set's by default.
     pub name: Option<String>,
@@ -96,6 +97,8 @@ pub enum Step {
     Ways(usize),
     /// Float and int8 are compared on this many pictures.
     Compare(usize),
+    /// Layers that stay float are looked for.
+    Mixed,
     /// Constants are fitted on this many pictures.
     Fit(usize),
     /// The result is written.
@@ -108,6 +111,7 @@ impl Step {
         match self {
             Self::Ways(n) => format!("choosing the way to quantize on {n} other training pictures"),
             Self::Compare(n) => format!("comparing float and int8 on {n} validation pictures"),
+            Self::Mixed => "int8 costs more than allowed: looking for the layers that have to stay float".into(),
             Self::Fit(n) => format!("fitting calibration, prediction sets and shift reference on {n} pictures"),
             Self::Write => "writing".into(),
         }
@@ -137,22 +141,41 @@ pub fn convert(
     let float = onnx::encode(&export::float(network, &source.labels));
     let float_engine: Arc<dyn Engine> = Arc::from(engine::open(&float, "float.onnx")?);
     let mut written = Written { model: float.clone(), engine: float_engine.clone(), precision: Precision::Float };
-    let (mut quantized, mut comparison, mut budget, mut timing) = (None, None, vec![], None);
+    let (mut quantized, mut comparison, mut budget, mut mixed, mut timing) = (None, None, vec![], None, None);
     if choice != Choice::Float {
         let chosen = quantize(source, data, target, options, progress)?;
-        let engine: Arc<dyn Engine> = Arc::from(engine::open(&chosen.model, "model.onnx")?);
+        let model = onnx::encode(&chosen.selection.model);
+        let engine: Arc<dyn Engine> = Arc::from(engine::open(&model, "model.onnx")?);
         progress(Step::Compare(rank_half.len()));
         let (fit, rank) = (&fit_half, ("rank half of validation", &rank_half));
         let compared = compare_on(source, float_engine.as_ref(), engine.as_ref(), fit, rank)?;
         let lines = compare::budget(&compared, &options.allowed);
         let image = planar(&data.validation, &[0], &source.preprocess);
-        let timed = Timing::measure(float_engine.as_ref(), engine.as_ref(), &image)?;
-        match reason_for_float(choice, &timed, &lines) {
+        let mut timed = Timing::measure(float_engine.as_ref(), engine.as_ref(), None, &image)?;
+        let mut candidate = (Written { model, engine, precision: Precision::Int8 }, lines);
+        if wants_mixed(choice, &timed, &candidate.1) {
+            progress(Step::Mixed);
+            let images = &chosen.images;
+            let found = search(&chosen.selection, target.codes(), &source.labels, images, |model| {
+                let engine = engine::open(model, "model.onnx")?;
+                let half = ("fit half of validation", fit);
+                let compared = compare_on(source, float_engine.as_ref(), engine.as_ref(), fit, half)?;
+                Ok(compare::budget(&compared, &options.allowed).iter().all(|line| line.item.met))
+            })?;
+            let engine: Arc<dyn Engine> = Arc::from(engine::open(&found.model, "model.onnx")?);
+            let compared = compare_on(source, float_engine.as_ref(), engine.as_ref(), fit, rank)?;
+            let lines = compare::budget(&compared, &options.allowed);
+            let int8 = candidate.0.engine.as_ref();
+            timed = Timing::measure(float_engine.as_ref(), int8, Some(engine.as_ref()), &image)?;
+            let Found { model, float_layers, pictures } = found;
+            mixed = Some(MixedReport { float_layers, pictures, comparison: compared, budget: lines.clone() });
+            candidate = (Written { model, engine, precision: Precision::Mixed }, lines);
+        }
+        let reason = reason_for_float(choice, &timed, candidate.0.precision, &candidate.1);
+        notes.extend(note_of_choice(choice, reason.is_some(), mixed.as_ref()));
+        match reason {
             Some(reason) => notes.push(reason),
-            None => {
-                written = Written { model: chosen.model.clone(), engine, precision: Precision::Int8 };
-                budget = lines;
-            }
+            None => (written, budget) = candidate,
         }
         (quantized, comparison, timing) = (Some(chosen), Some(compared), Some(timed));
     }
@@ -216,6 +239,7 @@ pub fn convert(
         range: quantized.map(|c| c.range),
         comparison,
         budget,
+        mixed,
         timing,
         fit,
         notes,
@@ -231,28 +255,52 @@ struct Written {
     precision: Precision,
 }
 
-/// Why float is written and not int8; `None` where int8 is.
-fn reason_for_float(choice: Choice, timing: &Timing, budget: &[BudgetLine]) -> Option<String> {
-    let asked = "`--precision int8` writes it all the same";
+/// Whether layers that stay float are looked for: int8 as a whole costs more than allowed, and might still pay.
+fn wants_mixed(choice: Choice, timing: &Timing, budget: &[BudgetLine]) -> bool {
+    let pays =
+        choice == Choice::Mixed || choice == Choice::Auto && timing.int8_microseconds < timing.float_microseconds;
+    pays && budget.iter().any(|line| line.verdict == Verdict::NotMet)
+}
+
+/// Why float is written and not `form`, int8 or mixed; `None` where that is.
+fn reason_for_float(choice: Choice, timing: &Timing, form: Precision, budget: &[BudgetLine]) -> Option<String> {
     if choice != Choice::Auto {
         return None;
     }
-    if timing.int8_microseconds >= timing.float_microseconds {
-        let (int8, float) = (timing.int8_microseconds, timing.float_microseconds);
+    let (name, time) = match (form, timing.mixed_microseconds) {
+        (Precision::Mixed, Some(time)) => ("mixed", time),
+        _ => ("int8", timing.int8_microseconds),
+    };
+    let asked = format!("`--precision {name}` writes it all the same");
+    let float = timing.float_microseconds;
+    if time >= float {
         return Some(format!(
-            "float is written: int8 is not faster on this machine, {int8:.0} µs a picture against {float:.0}; {asked}"
+            "float is written: {name} is not faster on this machine, {time:.0} µs a picture against {float:.0}; {asked}"
         ));
     }
     let missed = budget.iter().find(|line| line.verdict == Verdict::NotMet)?;
     let [measured, allowed] = [missed.item.measured, missed.item.allowed].map(|v| 100.0 * v);
     Some(format!(
-        "float is written: int8 has an {} of {measured:.1} points, and {allowed:.1} are allowed; {asked}",
+        "float is written: {name} has an {} of {measured:.1} points, and {allowed:.1} are allowed; {asked}",
         missed.item.name
     ))
 }
 
+/// What is said of layers that stay float, or that none has to.
+fn note_of_choice(choice: Choice, float_written: bool, mixed: Option<&MixedReport>) -> Option<String> {
+    let Some(mixed) = mixed else {
+        let note = "int8 is written: it keeps the budget with every layer, so that none has to stay float";
+        return (choice == Choice::Mixed).then(|| note.into());
+    };
+    let named: Vec<String> = mixed.float_layers.iter().map(KeptFloat::words).collect();
+    let (verb, named) = (if float_written { "would stay" } else { "stay" }, named.join(", "));
+    Some(format!("int8 as a whole costs more than allowed; in the mixed form these layers {verb} float: {named}"))
+}
+
 struct Chosen {
-    model: Vec<u8>,
+    selection: Selection,
+    /// Held-back pictures.
+    images: Vec<f32>,
     range: RangeReport,
     layers: Vec<LayerError>,
 }
@@ -283,14 +331,15 @@ fn quantize(
     let one = source.network.input_shape().iter().product::<usize>();
     let few = &images[..one * LAYER_PICTURES.min(held_back.len())];
     Ok(Chosen {
-        model: onnx::encode(&selection.model),
         layers: compare::layer_errors(&selection.network, &selection.model, few)?,
         range: RangeReport {
-            best: selection.best,
+            best: selection.best.clone(),
             pictures: calibration.len(),
             digest: leakage::digest(&data.train, calibration),
-            trials: selection.trials,
+            trials: selection.trials.clone(),
         },
+        selection,
+        images,
     })
 }
 
@@ -380,4 +429,51 @@ fn spread(split: &Split, limit: usize) -> Split {
     chosen.sort_unstable();
     chosen.dedup();
     split.subset(&chosen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use excon_edge::bundle::BudgetItem;
+
+    fn line(verdict: Verdict) -> Vec<BudgetLine> {
+        let met = verdict != Verdict::NotMet;
+        let item = BudgetItem { name: "accuracy loss".into(), allowed: 0.005, measured: 0.04, pictures: 500, met };
+        vec![BudgetLine { item, interval: [0.02, 0.06], verdict }]
+    }
+
+    fn timing(int8: f64, mixed: Option<f64>) -> Timing {
+        Timing { float_microseconds: 100.0, int8_microseconds: int8, mixed_microseconds: mixed, runs: 5 }
+    }
+
+    #[test]
+    fn layers_that_stay_float_are_looked_for_only_where_they_may_serve() {
+        let wanted = |choice, int8, verdict| wants_mixed(choice, &timing(int8, None), &line(verdict));
+        assert!(wanted(Choice::Auto, 40.0, Verdict::NotMet));
+        assert!(!wanted(Choice::Auto, 140.0, Verdict::NotMet), "int8 is no faster: mixed lies between");
+        assert!(!wanted(Choice::Auto, 40.0, Verdict::TooFewPictures) && !wanted(Choice::Auto, 40.0, Verdict::Met));
+        assert!(wanted(Choice::Mixed, 140.0, Verdict::NotMet) && !wanted(Choice::Mixed, 40.0, Verdict::Met));
+        assert!(!wanted(Choice::Int8, 40.0, Verdict::NotMet));
+    }
+
+    #[test]
+    fn a_form_is_written_where_it_is_faster_than_float_and_keeps_its_budget() {
+        let reason = |mixed, verdict| {
+            let form = if mixed > 0.0 { Precision::Mixed } else { Precision::Int8 };
+            let timing = timing(40.0, (mixed > 0.0).then_some(mixed));
+            reason_for_float(Choice::Auto, &timing, form, &line(verdict)).unwrap_or_default()
+        };
+        assert_eq!(
+            reason(0.0, Verdict::Met) + &reason(70.0, Verdict::Met) + &reason(70.0, Verdict::TooFewPictures),
+            ""
+        );
+        assert!(reason(120.0, Verdict::Met).contains("mixed is not faster on this machine, 120 µs"));
+        assert!(
+            reason(70.0, Verdict::NotMet).contains("mixed has an accuracy loss of 4.0 points, and 0.5 are allowed")
+        );
+        assert!(reason(0.0, Verdict::NotMet).contains("--precision int8"));
+        let asked =
+            reason_for_float(Choice::Mixed, &timing(40.0, Some(120.0)), Precision::Mixed, &line(Verdict::NotMet));
+        assert_eq!(asked, None, "what was asked for is written");
+    }
 }

@@ -6,8 +6,12 @@
 //! that keep them as integers, as ONNX Runtime does unasked, compute the same sums. Every map goes through
 //! quantize–dequantize exactly once, behind its activation: so every input of a convolution and both inputs of a sum are
 //! dequantized bytes, and nothing stands between a convolution and its activation, whose limits the codes then clip to.
-//! `features` is the dequantized last map, exactly what the pool reads; pool and classifier are float. [`check`] asserts
-//! all of this on a finished model.
+//! `features` is the dequantized last map, exactly what the pool reads; pool and classifier are float.
+//!
+//! In a mixed model some convolutions are float: weights without a pair, bias as trained. A map stays float where such a
+//! convolution (or nothing: the picture) computes it and nothing but such convolutions or the pool reads it; every other
+//! map is quantized as above, for sums, max pools and int8 convolutions read bytes alone. [`check`] and [`check_mixed`]
+//! assert all of this on a finished model.
 
 use crate::export::{self, FEATURES, INPUT, LOGITS};
 use crate::fold::{Folded, Layer, LayerId, LayerOp};
@@ -16,7 +20,7 @@ use crate::range::{LEVELS, scale_of};
 use crate::{Error, Result};
 use pb::tensor_proto::DataType;
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 const ZERO: &str = "zero_point";
 const LOWEST: &str = "zero_point_lowest";
@@ -72,14 +76,31 @@ pub fn quantize_weight(weight: &[f32], outputs: usize) -> (Vec<i8>, Vec<f32>) {
 /// # Errors
 /// When a map has no scale or one that is not a positive number.
 pub fn int8(network: &Folded, scales: &[Option<f32>], codes: Codes, labels: &[String]) -> Result<pb::ModelProto> {
+    mixed(network, scales, codes, &BTreeSet::new(), labels)
+}
+
+/// The model with these convolutions in float and the rest in int8; `scales` as for [`int8`].
+///
+/// # Errors
+/// As [`int8`], and when one of them is no convolution.
+pub fn mixed(
+    network: &Folded,
+    scales: &[Option<f32>],
+    codes: Codes,
+    float: &BTreeSet<LayerId>,
+    labels: &[String],
+) -> Result<pb::ModelProto> {
     let mut builder = Builder::new(&network.name);
     builder.input(INPUT, &network.input_shape());
     builder.bytes(ZERO, &[], &[0]);
     if codes == Codes::Full {
         builder.bytes(LOWEST, &[], &[i8::MIN]);
     }
-    let maps = export::maps(network);
-    let value = |id: LayerId| export::value_name(network, id);
+    let quantized = quantized(network, float);
+    let value = |id: LayerId| match id {
+        0 if !quantized[0] => INPUT.to_string(),
+        _ => export::value_name(network, id),
+    };
     let scale = |id: LayerId| {
         let scale = scales.get(id).copied().flatten().map(|s| codes.scale(s, network.never_negative(id)));
         let scale = scale.filter(|s| s.is_normal() && *s > 0.0);
@@ -91,7 +112,7 @@ pub fn int8(network: &Folded, scales: &[Option<f32>], codes: Codes, labels: &[St
         let inputs: Vec<String> = layer.inputs.iter().map(|&i| value(i)).collect();
         let weight_value = format!("{name}.weight");
         match &network.layers[id].op {
-            LayerOp::Conv { weight, .. } => {
+            LayerOp::Conv { weight, .. } if !float.contains(&id) => {
                 let (bytes, weight_scales) = quantize_weight(weight, layer.shape[0]);
                 layer = Cow::Owned(with_whole_bias(&layer, scale(layer.inputs[0])?, &weight_scales));
                 let part = |part: &str| format!("{name}.weight_{part}");
@@ -102,12 +123,12 @@ pub fn int8(network: &Folded, scales: &[Option<f32>], codes: Codes, labels: &[St
                 let read: Vec<&str> = read.iter().map(String::as_str).collect();
                 builder.node("DequantizeLinear", &part("dequantize"), &read, &weight_value, vec![int("axis", 0)]);
             }
-            LayerOp::Linear { weight, .. } => {
+            LayerOp::Conv { weight, .. } | LayerOp::Linear { weight, .. } => {
                 builder.floats(&weight_value, &export::weight_dims(&layer, weight.len()), weight);
             }
             _ => {}
         }
-        if !maps.contains(&id) {
+        if !quantized[id] {
             export::emit(&mut builder, &layer, &inputs, &weight_value, &value(id));
             continue;
         }
@@ -122,8 +143,20 @@ pub fn int8(network: &Folded, scales: &[Option<f32>], codes: Codes, labels: &[St
     }
     export::outputs(&mut builder, network);
     let model = builder.finish(&export::metadata(network, labels));
-    check(&model, codes)?;
+    let names: Vec<&str> = float.iter().filter_map(|&id| Some(network.layers.get(id)?.name.as_str())).collect();
+    check_mixed(&model, codes, &names)?;
     Ok(model)
+}
+
+/// Whether each layer's result is held in bytes, with these convolutions in float.
+fn quantized(network: &Folded, float: &BTreeSet<LayerId>) -> Vec<bool> {
+    let maps = export::maps(network);
+    let stays = |id: LayerId| {
+        let mut readers = (0..network.layers.len()).filter(|&r| network.layers[r].inputs.contains(&id));
+        let computed = id == 0 || float.contains(&id);
+        computed && readers.all(|r| float.contains(&r) || matches!(network.layers[r].op, LayerOp::GlobalPool))
+    };
+    (0..network.layers.len()).map(|id| maps.contains(&id) && !stays(id)).collect()
 }
 
 /// The bias in whole steps; one too large for an i32 stays as it is.
@@ -150,26 +183,40 @@ fn broken(node: &str, reason: &str) -> Error {
 /// # Errors
 /// [`Error::Rule`] naming the node that breaks one.
 pub fn check(model: &pb::ModelProto, codes: Codes) -> Result<()> {
+    check_mixed(model, codes, &[])
+}
+
+/// Asserts the rules of this module on a finished model whose convolutions of these names are float.
+///
+/// # Errors
+/// [`Error::Rule`] naming the node that breaks one.
+pub fn check_mixed(model: &pb::ModelProto, codes: Codes, float: &[&str]) -> Result<()> {
     let graph = model.graph.as_ref().ok_or_else(|| broken("model", "has no graph"))?;
     if model.ir_version != IR_VERSION || model.opset_import.iter().any(|o| !o.domain.is_empty() || o.version != OPSET) {
         return Err(broken("model", "IR version 8 and operator set 17 only"));
     }
-    Walk::new(graph, codes).check()
+    let conv = |name: &&&str| graph.node.iter().any(|n| n.op_type == "Conv" && n.name == **name);
+    if let Some(name) = float.iter().find(|name| !conv(name)) {
+        return Err(broken(name, "only convolutions stay float"));
+    }
+    Walk::new(graph, codes, float).check()
 }
 
 /// A graph with its look-up tables.
 struct Walk<'a> {
     graph: &'a pb::GraphProto,
     codes: Codes,
+    /// Convolutions that are float.
+    float: &'a [&'a str],
     producer: HashMap<&'a str, &'a pb::NodeProto>,
     constant: HashMap<&'a str, &'a pb::TensorProto>,
 }
 
 impl<'a> Walk<'a> {
-    fn new(graph: &'a pb::GraphProto, codes: Codes) -> Self {
+    fn new(graph: &'a pb::GraphProto, codes: Codes, float: &'a [&'a str]) -> Self {
         let producer = graph.node.iter().flat_map(|n| n.output.iter().map(move |o| (o.as_str(), n))).collect();
         let constant = graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
-        Self { graph, codes, producer, constant }
+        Self { graph, codes, float, producer, constant }
     }
 
     fn check(&self) -> Result<()> {
@@ -209,6 +256,13 @@ impl<'a> Walk<'a> {
                         )?;
                     }
                 },
+                "Conv" if self.is_float(node) => {
+                    let map = made_by(0, "DequantizeLinear") || self.is_float_map(&node.input[0]);
+                    rule(map, "a float convolution reads a dequantized map or that of a float one")?;
+                    let constant = node.input.len() == 3 && float_constant(1) && float_constant(2);
+                    rule(constant, "weights and bias of a float convolution are float constants")?;
+                    self.check_activation(node)?;
+                }
                 "Conv" => {
                     rule(made_by(0, "DequantizeLinear"), "a convolution reads a dequantized map")?;
                     rule(made_by(1, "DequantizeLinear"), "a convolution's weights are dequantized")?;
@@ -231,8 +285,8 @@ impl<'a> Walk<'a> {
                 }
                 "MaxPool" => rule(made_by(0, "DequantizeLinear"), "max pooling reads a dequantized map")?,
                 "GlobalAveragePool" => {
-                    let exact = node.input[0] == FEATURES && made_by(0, "DequantizeLinear");
-                    rule(exact, "the pool reads `features`, the dequantized last map")?;
+                    let map = made_by(0, "DequantizeLinear") || self.is_float_map(&node.input[0]);
+                    rule(node.input[0] == FEATURES && map, "the pool reads `features`, the dequantized last map")?;
                 }
                 "Flatten" => rule(made_by(0, "GlobalAveragePool"), "only the pooled vector is flattened")?,
                 "Gemm" => {
@@ -245,8 +299,8 @@ impl<'a> Walk<'a> {
                 _ => return Err(broken(&node.name, "is an operator the exporter does not write")),
             }
         }
-        if self.readers(INPUT) != ["QuantizeLinear"] {
-            return Err(broken(INPUT, "the input is quantized"));
+        if self.readers(INPUT) != ["QuantizeLinear"] && !self.reading(INPUT).all(|n| self.is_float(n)) {
+            return Err(broken(INPUT, "the input is quantized, or float convolutions alone read it"));
         }
         Ok(())
     }
@@ -302,7 +356,24 @@ impl<'a> Walk<'a> {
 
     /// Operators that read a value.
     fn readers(&self, value: &str) -> Vec<&'a str> {
-        let reads = |n: &&pb::NodeProto| n.input.iter().any(|i| i == value);
-        self.graph.node.iter().filter(reads).map(|n| n.op_type.as_str()).collect()
+        self.reading(value).map(|n| n.op_type.as_str()).collect()
+    }
+
+    fn reading(&self, value: &str) -> impl Iterator<Item = &'a pb::NodeProto> {
+        self.graph.node.iter().filter(move |n| n.input.iter().any(|i| i == value))
+    }
+
+    fn is_float(&self, node: &pb::NodeProto) -> bool {
+        node.op_type == "Conv" && self.float.contains(&node.name.as_str())
+    }
+
+    /// Whether a value is the picture, or what a float convolution gives, its activation included.
+    fn is_float_map(&self, value: &str) -> bool {
+        let producer = |value: &str| self.producer.get(value);
+        let computed = match producer(value) {
+            Some(n) if ["Relu", "Clip"].contains(&n.op_type.as_str()) => producer(&n.input[0]),
+            other => other,
+        };
+        value == INPUT || computed.is_some_and(|n| self.is_float(n))
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::Target;
 use crate::compare::{BudgetLine, Comparison, LayerError};
+use crate::mixed::MixedReport;
 use crate::select::Trial;
 use crate::timing::Timing;
 use excon_edge::bundle::{Bundle, Precision};
@@ -54,7 +55,10 @@ pub struct ConversionReport {
     pub comparison: Option<Comparison>,
     /// Budgets; none where float is written.
     pub budget: Vec<BudgetLine>,
-    /// Both forms on the machine that converted; none where float was asked for.
+    /// The mixed form and the layers it keeps in float; none where int8 keeps its budget or mixed was not looked for.
+    #[serde(default)]
+    pub mixed: Option<MixedReport>,
+    /// All forms on the machine that converted; none where float was asked for.
     pub timing: Option<Timing>,
     /// Noise of every map; none where float was asked for.
     pub layers: Vec<LayerError>,

@@ -6,7 +6,7 @@
 //! run by the engine that will run the file, so what is chosen is best there.
 
 use crate::equalise::{bias_corrected, equalised};
-use crate::fold::Folded;
+use crate::fold::{Folded, LayerId};
 use crate::onnx::{self, pb::ModelProto};
 use crate::quantize::{self, Codes};
 use crate::range::{Method, Observed};
@@ -14,6 +14,7 @@ use crate::{Error, Result, export};
 use excon_edge::engine;
 use excon_edge::probability::{argmax, log_softmax};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// What one way gave.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,17 +48,33 @@ impl Trial {
     }
 }
 
-/// The chosen way with its model, and all trials.
+/// The chosen way with its model and what that is made of, and all trials.
 #[derive(Debug, Clone)]
 pub struct Selection {
     /// The winner.
     pub best: Trial,
     /// The float network that was quantized: the given one, or an equalised form of it. Biases as trained.
     pub network: Folded,
+    /// The same with the biases that int8 layers have.
+    pub rounded: Folded,
+    /// Symmetric scale of every map.
+    pub scales: Vec<Option<f32>>,
     /// The int8 model by the winner.
     pub model: ModelProto,
     /// Every way that was tried, in that order.
     pub trials: Vec<Trial>,
+}
+
+impl Selection {
+    /// The model by the winner with these convolutions in float.
+    ///
+    /// # Errors
+    /// As [`quantize::mixed`].
+    pub fn mixed(&self, codes: Codes, float: &BTreeSet<LayerId>, labels: &[String]) -> Result<ModelProto> {
+        let mut network = self.rounded.clone();
+        float.iter().for_each(|&id| network.layers[id] = self.network.layers[id].clone());
+        quantize::mixed(&network, &self.scales, codes, float, labels)
+    }
 }
 
 /// Builds and measures every way on held-back pictures with their class indices; ranges come from `calibration`. Pictures
@@ -89,13 +106,13 @@ pub fn select(
         Ok(engine.run(images)?.logits)
     };
     let float = logits(&export::float(network, &[]))?;
+    let rounded = |start: usize, bias_corrected: bool| match (&starts[start], bias_corrected) {
+        ((network, observed), true) => self::bias_corrected(network, observed),
+        ((network, _), false) => network.clone(),
+    };
+    let scales = |start: usize, method: Method| starts[start].1.scales(&starts[start].0, method);
     let attempt = |start: usize, method: Method, bias_corrected: bool| -> Result<(Trial, ModelProto)> {
-        let (network, observed) = &starts[start];
-        let scales = observed.scales(network, method);
-        let model = match bias_corrected {
-            true => quantize::int8(&self::bias_corrected(network, observed), &scales, codes, labels)?,
-            false => quantize::int8(network, &scales, codes, labels)?,
-        };
+        let model = quantize::int8(&rounded(start, bias_corrected), &scales(start, method), codes, labels)?;
         let mut trial = measure(method, &float, &logits(&model)?, classes);
         (trial.equalised, trial.bias_corrected) = (start > 0, bias_corrected);
         Ok((trial, model))
@@ -115,8 +132,15 @@ pub fn select(
         winner = keep(attempt(start, method, false)?);
     }
     keep(attempt(winner.0, winner.1, true)?);
+    let (rounded, scales) = (rounded(winner.0, best.bias_corrected), scales(winner.0, winner.1));
     let (network, _) = starts.swap_remove(winner.0);
-    Ok(Selection { best, network, model, trials })
+    Ok(Selection { best, network, rounded, scales, model, trials })
+}
+
+/// Mean squared difference of two engines' logits.
+pub(crate) fn squared_error(a: &[f32], b: &[f32]) -> f64 {
+    let sum: f64 = a.iter().zip(b).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
+    sum / a.len().max(1) as f64
 }
 
 fn measure(method: Method, float: &[f32], int8: &[f32], labels: &[usize]) -> Trial {
@@ -127,13 +151,12 @@ fn measure(method: Method, float: &[f32], int8: &[f32], labels: &[usize]) -> Tri
         agree += usize::from(argmax(f) == argmax(q));
         nll -= log_softmax(q, 1.0)[class];
     }
-    let error: f64 = float.iter().zip(int8).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
     let n = pictures as f64;
     Trial {
         method,
         equalised: false,
         bias_corrected: false,
-        logit_error: error / float.len().max(1) as f64,
+        logit_error: squared_error(float, int8),
         agreement: agree as f64 / n,
         nll: nll / n,
         pictures,

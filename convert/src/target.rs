@@ -35,8 +35,9 @@ impl Target {
     /// What is written when `asked` was asked for. Only for a CPU does this machine's speed say anything.
     pub(crate) fn choice(self, asked: Choice) -> Result<Choice> {
         match (self, asked) {
-            (Self::TensorRtHalf, Choice::Int8) => {
-                let reason = "a graphics unit without 8-bit integers cannot run int8; use `float`, or another target";
+            (Self::TensorRtHalf, Choice::Int8 | Choice::Mixed) => {
+                let reason =
+                    "a graphics unit without 8-bit integers cannot run int8 or mixed; use `float`, or another target";
                 Err(Error::Setting { name: "precision".into(), reason: reason.into() })
             }
             (Self::TensorRtHalf, _) => Ok(Choice::Float),
@@ -72,10 +73,13 @@ impl std::str::FromStr for Target {
 /// Which numeric form is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice {
-    /// Int8 where it is faster than float on this machine and loses no more than allowed, else float; the report says why.
+    /// Int8 where it is faster than float on this machine and loses no more than allowed; else, where it is faster, int8 with
+    /// the layers in float that break the budget; else float. The report says why.
     Auto,
     /// Int8, whatever it costs.
     Int8,
+    /// Int8, with the layers in float that break the budget, whatever that costs.
+    Mixed,
     /// Float.
     Float,
 }

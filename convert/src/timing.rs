@@ -1,4 +1,4 @@
-//! What one picture costs in float and in int8 on the machine at hand, so that int8 is written only where it pays.
+//! What one picture costs in each form on the machine at hand, so that int8 or mixed is written only where it pays.
 
 use crate::Result;
 use excon_edge::engine::Engine;
@@ -17,31 +17,33 @@ pub struct Timing {
     pub float_microseconds: f64,
     /// The int8 form.
     pub int8_microseconds: f64,
+    /// The mixed form, where layers had to stay float.
+    #[serde(default)]
+    pub mixed_microseconds: Option<f64>,
     /// Runs of each.
     pub runs: usize,
 }
 
 impl Timing {
-    /// Runs both engines by turns on one normalised picture.
+    /// Runs the engines by turns on one normalised picture.
     ///
     /// # Errors
     /// When an engine fails.
-    pub fn measure(float: &dyn Engine, int8: &dyn Engine, image: &[f32]) -> Result<Self> {
-        let time = |engine: &dyn Engine| -> Result<f64> {
-            let begun = Instant::now();
-            engine.run(image)?;
-            Ok(begun.elapsed().as_secs_f64() * 1e6)
-        };
+    pub fn measure(float: &dyn Engine, int8: &dyn Engine, mixed: Option<&dyn Engine>, image: &[f32]) -> Result<Self> {
+        let engines: Vec<&dyn Engine> = [float, int8].into_iter().chain(mixed).collect();
         // The first runs fill caches.
-        time(float)?;
-        time(int8)?;
+        engines.iter().try_for_each(|engine| engine.run(image).map(drop))?;
+        let (mut least, mut runs) = (vec![f64::INFINITY; engines.len()], 0);
         let begun = Instant::now();
-        let mut least = Self { float_microseconds: f64::INFINITY, int8_microseconds: f64::INFINITY, runs: 0 };
-        while least.runs < RUNS.start || least.runs < RUNS.end && begun.elapsed() < BUDGET {
-            least.float_microseconds = least.float_microseconds.min(time(float)?);
-            least.int8_microseconds = least.int8_microseconds.min(time(int8)?);
-            least.runs += 1;
+        while runs < RUNS.start || runs < RUNS.end && begun.elapsed() < BUDGET {
+            for (least, engine) in least.iter_mut().zip(&engines) {
+                let begun = Instant::now();
+                engine.run(image)?;
+                *least = least.min(begun.elapsed().as_secs_f64() * 1e6);
+            }
+            runs += 1;
         }
-        Ok(least)
+        let mixed_microseconds = least.get(2).copied();
+        Ok(Self { float_microseconds: least[0], int8_microseconds: least[1], mixed_microseconds, runs })
     }
 }

@@ -155,7 +155,11 @@ fn sides(c: &Agreement) -> Vec<(&'static str, [String; 2])> {
 fn together(c: &Agreement) -> Vec<(&'static str, String)> {
     let lost = |d: Difference| format!("{}, {}", points(d), limits(d));
     let logits = format!("{} dB, at most {:.3} apart", decibels(c.logits_db), c.largest_logit_difference);
-    let map = c.map_cosine.map_or("other shapes".into(), |cosine| format!("{cosine:.4} cosine"));
+    let map = match (&c.no_map, c.map_cosine) {
+        (Some(reason), _) => format!("none: {reason}"),
+        (None, Some(cosine)) => format!("{cosine:.4} cosine"),
+        (None, None) => "other shapes".into(),
+    };
     vec![
         ("same class", percent(c.same_class)),
         ("accuracy lost", lost(c.accuracy_loss)),

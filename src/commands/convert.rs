@@ -28,8 +28,9 @@ Examples:
   excon convert resnet18.onnx --data photographs/ --preprocess imagenet --out photographs.excon
 
 Ranges come from training pictures; calibration, prediction sets and the shift reference from validation pictures, with the
-engine that will run. Where int8 is no faster than float on this machine, or loses more than the budget allows, float is
-written and a note says why. With --precision int8 it is written all the same; the exit code is 1 where a budget is not met.")]
+engine that will run. Where int8 loses more than the budget allows, the layers that break it stay float. Where that or int8
+is no faster than float on this machine, or loses too much all the same, float is written and a note says why. With
+--precision int8 or mixed it is written whatever it costs; the exit code is 1 where a budget is not met.")]
 pub struct Convert {
     /// The run folder, or FILE.onnx of another program (docs/convert.md)
     #[arg(value_name = "RUN|FILE.onnx")]
@@ -53,8 +54,8 @@ pub struct Convert {
     /// Result: FILE.excon (bundle) or FILE.onnx (network alone)
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Numeric form of the convolutions: auto takes int8 where it is faster here and within its budget, else float; for
-    /// TensorRT what the target is made for
+    /// Numeric form of the convolutions: auto takes int8 where it is faster here and within its budget, else mixed (int8 with
+    /// the layers in float that break the budget) on the same terms, else float; for TensorRT what the target is made for
     #[arg(long, value_enum, default_value = "auto")]
     precision: Form,
     /// Model name [default: the data set's]
@@ -63,10 +64,10 @@ pub struct Convert {
     /// Version counter; boards refuse to go back
     #[arg(long = "model-version", value_name = "N", default_value_t = 1)]
     version: u64,
-    /// Accuracy that int8 may lose, as a fraction
+    /// Accuracy that int8 or mixed may lose, as a fraction
     #[arg(long, value_name = "LOSS", default_value_t = excon_convert::compare::Allowed::default().accuracy_loss)]
     accuracy_budget: f64,
-    /// ECE that int8 may lose, as a fraction
+    /// ECE that int8 or mixed may lose, as a fraction
     #[arg(long, value_name = "LOSS", default_value_t = excon_convert::compare::Allowed::default().ece_loss)]
     ece_budget: f64,
     /// Error rate that prediction sets may have, as a fraction
@@ -90,6 +91,7 @@ pub struct Convert {
 enum Form {
     Auto,
     Int8,
+    Mixed,
     Float,
 }
 
@@ -107,6 +109,7 @@ impl Convert {
         options.precision = match self.precision {
             Form::Auto => Choice::Auto,
             Form::Int8 => Choice::Int8,
+            Form::Mixed => Choice::Mixed,
             Form::Float => Choice::Float,
         };
         options.name.clone_from(&self.name);
@@ -186,7 +189,7 @@ impl Convert {
             ("file", format!("{}, {}", r.path.display(), kib(r.bytes))),
             ("network", format!("{}, {} as float, {} as written", r.network, kib(r.float_bytes), kib(r.model_bytes))),
             ("target", r.target.name().into()),
-            ("form", if r.precision == Precision::Int8 { "int8" } else { "float" }.into()),
+            ("form", form(r)),
             ("time", duration(r.seconds)),
         ])?;
         if let Some(range) = &r.range {
@@ -208,11 +211,21 @@ impl Convert {
                 ("same class", percent(c.agreement)),
             ])?;
             if let Some(t) = &r.timing {
+                let mixed = t.mixed_microseconds.map_or(String::new(), |time| format!("  mixed {time:.0}"));
                 let said = format!(
-                    "{:.0} µs a picture  float {:.0}, the fastest of {}",
+                    "{:.0} µs a picture{mixed}  float {:.0}, the fastest of {}",
                     t.int8_microseconds, t.float_microseconds, t.runs
                 );
                 terminal::rows(&[("time here", said)])?;
+            }
+            if let Some(m) = &r.mixed {
+                let c = &m.comparison;
+                terminal::heading(&format!("Float and mixed on the {}, {} pictures", c.split, c.int8.count))?;
+                terminal::rows(&[
+                    ("accuracy", percent(c.int8.accuracy)),
+                    ("ECE", percent(c.int8.ece)),
+                    ("same class", percent(c.agreement)),
+                ])?;
             }
             let lines: Vec<(&str, String)> = r
                 .budget
@@ -268,6 +281,18 @@ fn tried(calibrations: &[Candidate]) -> String {
 fn answers(a: &Abstention) -> String {
     let (least, risk) = (percent(a.confidence), percent(a.risk));
     format!("from {least} on, wrong at most {risk} of the time; {} of {} pictures", percent(a.answered), a.pictures)
+}
+
+/// The numeric form that was written, with the layers that stay float.
+fn form(r: &ConversionReport) -> String {
+    match (r.precision, &r.mixed) {
+        (Precision::Float, _) => "float".into(),
+        (Precision::Mixed, Some(mixed)) => {
+            let layers: Vec<&str> = mixed.float_layers.iter().map(|l| l.layer.as_str()).collect();
+            format!("int8, in float {}", layers.join(", "))
+        }
+        _ => "int8".into(),
+    }
 }
 
 /// A data set with the splits and the picture size of a run.

@@ -70,21 +70,25 @@ fn accuracy(m: &Measured) -> Result<()> {
 
 fn explanation(e: &Evaluation, more: Option<&Explanations>) -> Result<()> {
     terminal::heading("Explanations")?;
-    let f = &e.faithfulness;
+    if let Some(reason) = &e.no_map {
+        terminal::out(&format!("  No map: {reason}.\n"))?;
+    }
     let line = |name: &str, value: Estimate, form: Written, remark: String| {
         vec![name.to_string(), form(value.value), interval(value.interval, form), remark]
     };
     let of = |value, interval| Estimate { value, interval };
-    let kept = format!("top {:.0} % kept; {} pictures", 100.0 * KEPT, f.count);
-    let mut rows = vec![
-        vec![String::new(), String::new(), "95 % interval".into(), String::new()],
-        line("drop, % ↓", of(f.drop, f.drop_interval), SHARE, kept),
-        line("increase, % ↑", of(f.increase, f.increase_interval), SHARE, String::new()),
-    ];
+    let mut rows = vec![vec![String::new(), String::new(), "95 % interval".into(), String::new()]];
+    if let Some(f) = &e.faithfulness {
+        let kept = format!("top {:.0} % kept; {} pictures", 100.0 * KEPT, f.count);
+        rows.push(line("drop, % ↓", of(f.drop, f.drop_interval), SHARE, kept));
+        rows.push(line("increase, % ↑", of(f.increase, f.increase_interval), SHARE, String::new()));
+    }
     if let Some(x) = more {
         let o = &x.occlusion;
-        rows.push(line("deletion ↓", x.deletion, PLAIN, format!("{} steps; {} pictures", x.steps, x.count)));
-        rows.push(line("insertion ↑", x.insertion, PLAIN, String::new()));
+        if let (Some(deletion), Some(insertion)) = (x.deletion, x.insertion) {
+            rows.push(line("deletion ↓", deletion, PLAIN, format!("{} steps; {} pictures", x.steps, x.count)));
+            rows.push(line("insertion ↑", insertion, PLAIN, String::new()));
+        }
         let remark = format!("of the embedding; cosine {:.2}, between pictures {:.2}", o.cosine, o.between);
         rows.push(line("occlusion invariance ↑", o.invariance, PLAIN, remark));
     }
@@ -93,7 +97,8 @@ fn explanation(e: &Evaluation, more: Option<&Explanations>) -> Result<()> {
         rows.push(line("pointing game, % ↑", l.pointing, SHARE, format!("{} pictures with a box", l.count)));
     }
     let gap = format!("{:.0e}", e.completeness_residual);
-    rows.push(vec!["map against logit".into(), gap, String::new(), "largest gap, allowed 1e-4".into()]);
+    let name = if e.no_map.is_some() { "head against logit" } else { "map against logit" };
+    rows.push(vec![name.into(), gap, String::new(), "largest gap, allowed 1e-4".into()]);
     terminal::table("lrrl", &rows)
 }
 

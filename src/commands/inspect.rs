@@ -4,6 +4,7 @@ use crate::failure::Result;
 use crate::terminal::{self, Format, percent};
 use clap::Args;
 use excon_edge::bundle::{Bundle, Precision};
+use excon_edge::engine::NO_MAP;
 use excon_edge::predictor::Predictor;
 use serde_json::json;
 use std::path::PathBuf;
@@ -32,6 +33,7 @@ impl Inspect {
         let precision = match m.precision {
             Precision::Float => "32-bit float",
             Precision::Int8 => "8-bit integers, head in float",
+            Precision::Mixed => "8-bit integers, head and some layers in float",
         };
         let sets = m
             .calibration
@@ -54,9 +56,7 @@ impl Inspect {
             (
                 "last map",
                 match m.network.features {
-                    [_, 1, 1] => {
-                        "one cell: no class-activation map, the head is not linear on the mean of a map".into()
-                    }
+                    [_, 1, 1] => format!("one cell: {NO_MAP}"),
                     features => shape(features),
                 },
             ),

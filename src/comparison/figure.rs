@@ -88,15 +88,15 @@ pub const FIGURES: [Figure; 28] = {
             Some((m.metrics.auroc?, m.intervals.auroc))
         }),
         figure("drop", "drop", Explanation, true, false, |r| {
-            let f = &r.evaluation.faithfulness;
+            let f = r.evaluation.faithfulness.as_ref()?;
             Some((f.drop, Some(f.drop_interval)))
         }),
         figure("increase", "increase", Explanation, true, true, |r| {
-            let f = &r.evaluation.faithfulness;
+            let f = r.evaluation.faithfulness.as_ref()?;
             Some((f.increase, Some(f.increase_interval)))
         }),
-        figure("deletion", "deletion", Explanation, false, false, |r| known(r.explanations.as_ref()?.deletion)),
-        figure("insertion", "insertion", Explanation, false, true, |r| known(r.explanations.as_ref()?.insertion)),
+        figure("deletion", "deletion", Explanation, false, false, |r| known(r.explanations.as_ref()?.deletion?)),
+        figure("insertion", "insertion", Explanation, false, true, |r| known(r.explanations.as_ref()?.insertion?)),
         figure("occlusion", "occlusion invariance", Explanation, false, true, |r| {
             known(r.explanations.as_ref()?.occlusion.invariance)
         }),

@@ -149,7 +149,7 @@ fn evaluate(float: &Model, int8: &Model, data: &Dataset) -> Result<(Side, Side)>
     let side = |model: &Model| -> Result<Side> {
         let (scaling, _) = model.scaling(data)?;
         let evaluation = model.evaluate(&data.test, &scaling)?;
-        Ok(Side::new(evaluation, data.labels.len()))
+        Side::new(evaluation, data.labels.len())
     };
     progress.say("the float network on the test pictures", true);
     let float = side(float)?;

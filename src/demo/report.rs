@@ -1,7 +1,9 @@
 //! What the demo found, as data: `report.json`, schema `excon.report/1`. Fractions are in 0..1, times in seconds.
 
 use super::board::Watched;
+use crate::failure::{Failure, Result};
 use excon_convert::ConversionReport;
+use excon_edge::engine::NO_MAP;
 use excon_edge::probability::{Bin, Metrics, Scaling, argmax};
 use excon_edge::saliency::Faithfulness;
 use excon_train::evaluate::Evaluation;
@@ -122,10 +124,11 @@ pub struct Side {
 }
 
 impl Side {
-    /// From an evaluation on labelled pictures.
-    pub fn new(e: Evaluation, classes: usize) -> Self {
+    /// From an evaluation on labelled pictures, of a network that has maps.
+    pub fn new(e: Evaluation, classes: usize) -> Result<Self> {
         let predicted = e.scaling.rows(&e.logits, classes).chunks_exact(classes).map(argmax).collect();
-        Self {
+        let explanation = e.faithfulness.ok_or_else(|| Failure::input(NO_MAP))?;
+        Ok(Self {
             accuracy_interval: wilson(e.measured.metrics.accuracy, e.measured.metrics.count),
             accuracy_of: e.accuracy_of,
             unscaled: e.measured.unscaled,
@@ -133,10 +136,10 @@ impl Side {
             engine: e.engine,
             metrics: e.measured.metrics,
             scaling: e.scaling,
-            explanation: e.faithfulness,
+            explanation,
             completeness_residual: e.completeness_residual,
             predicted,
-        }
+        })
     }
 }
 

@@ -7,6 +7,7 @@ mod compare;
 mod demo;
 mod emulated;
 mod flash;
+mod no_map;
 mod own_photographs;
 mod real_sets;
 mod recipes;

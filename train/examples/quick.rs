@@ -64,8 +64,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             e.measured.metrics.macro_accuracy,
             e.measured.metrics.ece,
             e.measured.metrics.nll,
-            e.faithfulness.drop,
-            e.faithfulness.increase,
+            e.faithfulness.as_ref().map_or(f64::NAN, |f| f.drop),
+            e.faithfulness.as_ref().map_or(f64::NAN, |f| f.increase),
             e.completeness_residual,
             e.seconds
         );

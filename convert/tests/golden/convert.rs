@@ -2,6 +2,7 @@
 
 use crate::common::*;
 use excon_convert::compare::{Allowed, Verdict};
+use excon_convert::fold::Folded;
 use excon_convert::{Choice, Error, Options, Source, Step, Target, convert, export, onnx, probe::Probe, quantize};
 use excon_edge::bundle::{Bundle, Precision};
 use excon_edge::engine::tract::TractEngine;
@@ -13,9 +14,10 @@ use excon_train::dataset::{Dataset, OpenOptions, Split, open};
 use std::path::Path;
 use std::sync::OnceLock;
 
-const PREPROCESS: Preprocess = Preprocess { size: SIDE, mean: [0.5071, 0.4867, 0.4408], std: [0.2675, 0.2565, 0.2761] };
+pub const PREPROCESS: Preprocess =
+    Preprocess { size: SIDE, mean: [0.5071, 0.4867, 0.4408], std: [0.2675, 0.2565, 0.2761] };
 
-fn source() -> Source {
+pub fn source() -> Source {
     Source {
         path: "golden".into(),
         network: folded(),
@@ -30,30 +32,35 @@ fn source() -> Source {
     }
 }
 
-/// TrashNet pictures at 32 × 32 with the network's own answers as labels, every seventh (and one of each class) wrong.
 fn data() -> &'static Dataset {
     static DATA: OnceLock<Dataset> = OnceLock::new();
-    DATA.get_or_init(|| {
-        let options = OpenOptions { image_size: Some(SIDE), ..OpenOptions::default() };
-        let all = open("trashnet", &options).unwrap();
-        let model = export::float(&folded(), &[]);
-        let probe = Probe::new(&model, [3, SIDE, SIDE]).unwrap();
-        let relabel = |split: &Split, count: usize| {
-            let n = split.len();
-            let mut split = split.subset(&(0..count).map(|i| i * n / count).collect::<Vec<_>>());
-            let mut images = vec![];
-            (0..count).for_each(|i| PREPROCESS.normalise(&split.to_picture(i), &mut images));
-            let answers = probe.run_all(&images, |o| argmax(&o[0])).unwrap();
-            split.labels =
-                answers.iter().enumerate().map(|(i, &a)| if i % 7 == 0 { (i / 7) % 10 } else { a }).collect();
-            split
-        };
-        let (train, validation) = (relabel(&all.train, 180), relabel(&all.validation, 140));
-        Dataset { name: "photographs".into(), labels: labels(), digest: "0".repeat(64), train, validation, ..all }
-    })
+    DATA.get_or_init(|| data_of(&folded()))
 }
 
-fn options(out: &Path) -> Options {
+/// TrashNet pictures at 32 × 32 with a network's own answers as labels, every seventh (and one of each class) wrong.
+pub fn data_of(network: &Folded) -> Dataset {
+    let options = OpenOptions { image_size: Some(SIDE), ..OpenOptions::default() };
+    let all = open("trashnet", &options).unwrap();
+    let probe = Probe::new(&export::float(network, &[]), [3, SIDE, SIDE]).unwrap();
+    let relabel = |split: &Split, count: usize| {
+        let n = split.len();
+        let mut split = split.subset(&(0..count).map(|i| i * n / count).collect::<Vec<_>>());
+        let answers = probe.run_all(&normalised(&split), |o| argmax(&o[0])).unwrap();
+        split.labels = answers.iter().enumerate().map(|(i, &a)| if i % 7 == 0 { (i / 7) % 10 } else { a }).collect();
+        split
+    };
+    let (train, validation) = (relabel(&all.train, 180), relabel(&all.validation, 140));
+    Dataset { name: "photographs".into(), labels: labels(), digest: "0".repeat(64), train, validation, ..all }
+}
+
+/// Every picture as the network takes it.
+pub fn normalised(split: &Split) -> Vec<f32> {
+    let mut images = vec![];
+    (0..split.len()).for_each(|i| PREPROCESS.normalise(&split.to_picture(i), &mut images));
+    images
+}
+
+pub fn options(out: &Path) -> Options {
     Options {
         precision: Choice::Int8,
         calibration_pictures: 60,
@@ -148,8 +155,7 @@ fn a_model_alone_is_written_and_onnx_runtime_agrees() {
         assert!(done.bundle.is_none() && done.report.fit.is_none());
         let model = onnx::decode(&std::fs::read(&out).unwrap()).unwrap();
         let split = &data().validation;
-        let mut images = vec![];
-        (0..split.len()).for_each(|i| PREPROCESS.normalise(&split.to_picture(i), &mut images));
+        let images = normalised(split);
         let Some(theirs) = onnx_runtime(&model, [3, SIDE, SIDE], &images) else { continue };
         let ours = Probe::new(&model, [3, SIDE, SIDE]).unwrap().run_all(&images, |o| o).unwrap();
         let same = ours.iter().zip(theirs[0].chunks_exact(10)).filter(|(a, b)| argmax(&a[0]) == argmax(b)).count();

@@ -8,6 +8,7 @@ mod equalise;
 mod export;
 mod fold;
 mod import;
+mod mixed;
 mod quantize;
 mod range;
 mod run;

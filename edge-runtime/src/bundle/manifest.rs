@@ -100,6 +100,8 @@ pub enum Precision {
     Float,
     /// Signed 8-bit integers, explicit quantize–dequantize pairs.
     Int8,
+    /// The same, with some layers in 32-bit float.
+    Mixed,
 }
 
 /// Shapes as they stand in the manifest: channels, height, width.

@@ -4,6 +4,7 @@ use super::output::{self, BOLD, Output, WATCH, paint, percent};
 use super::place::BundleArgs;
 use super::{Failure, Verdict};
 use excon_edge::bundle::Bundle;
+use excon_edge::engine::NO_MAP;
 use excon_edge::image::{self, Picture};
 use excon_edge::predictor::Prediction;
 use excon_edge::{Error, page};
@@ -48,10 +49,7 @@ pub fn run(settings: &Predict, output: &mut Output) -> Result<Verdict, Failure> 
     let (mut bundle, mut checks) = settings.bundle.open()?;
     let predictor = settings.bundle.predictor(&mut bundle)?;
     if settings.explain.is_some() && !predictor.engine().shapes().explains() {
-        let reason =
-            "this network's head is not linear on the mean of its last map, so it has no class-activation map. \
-                      Leave --explain out"
-                .into();
+        let reason = format!("{NO_MAP}. Leave --explain out");
         return Err(Error::Data { what: "explanation", reason }.into());
     }
     let mut overlays = settings.explain.as_deref().map(Overlays::open).transpose()?;

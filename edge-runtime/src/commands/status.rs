@@ -160,6 +160,7 @@ fn describe(output: &mut Output, bundle: &Bundle, engine: &str) -> std::io::Resu
     let precision = match manifest.precision {
         Precision::Float => "float",
         Precision::Int8 => "int8, float head",
+        Precision::Mixed => "int8, float head and some layers in float",
     };
     let [_, height, width] = manifest.network.input;
     let provenance = &manifest.provenance;

@@ -1,14 +1,15 @@
-//! The engine of the project's own kernels: an ONNX file, float or int8, lowered whole to fused steps.
+//! The engine of the project's own kernels: an ONNX file, float, int8 or mixed, lowered whole to fused steps.
 //!
 //! Promises: the same bits for the same picture in every batch, in int8 on every instruction set too; no memory is asked
 //! for once each thread has run a picture. Files pass the gate in `onnx.rs` and every check of
 //! [`Graph::check`](crate::kernel::graph::Graph::check) before anything is built.
 
-use super::lower::{Precision, lower};
+use super::lower::{Precision, lower, unfused};
 use super::{Engine, Outputs, Shapes, StepTime, onnx, run_batch};
 use crate::kernel::float::{self, Float};
 use crate::kernel::graph::{Executor, StepDescription};
 use crate::kernel::int8::{self, Int8};
+use crate::kernel::mixed::{self, Mixed};
 use crate::{Error, Result, kernel};
 use std::path::Path;
 
@@ -28,8 +29,8 @@ impl std::fmt::Debug for FusedEngine {
 }
 
 impl FusedEngine {
-    /// Builds the engine from the bytes of an ONNX file, for the instruction set in use: in int8 where anything in it is
-    /// quantized, else in float.
+    /// Builds the engine from the bytes of an ONNX file, for the instruction set in use: in float where nothing in it is
+    /// quantized, in int8 where everything is, else mixed.
     ///
     /// # Errors
     /// [`Error::Bundle`] when the gate refuses the file or something in it is no step of the kernels; the message names
@@ -43,7 +44,14 @@ impl FusedEngine {
     pub(super) fn build(checked: &onnx::Checked) -> std::result::Result<Self, String> {
         let (isa, shapes) = (kernel::active(), checked.shapes);
         let (network, name) = if checked.is_quantized() {
-            (int8::build(&lower(checked)?, isa)?, Int8::NAME)
+            match lower(checked).and_then(|graph| int8::build(&graph, isa)) {
+                Ok(network) => (network, Int8::NAME),
+                // What stands against all of it in int8 says more than what stands against parts.
+                Err(reason) => match unfused(checked).and_then(|graph| mixed::build(&graph, isa)) {
+                    Ok(network) => (network, Mixed::NAME),
+                    Err(_) => return Err(reason),
+                },
+            }
         } else {
             (float::build(&lower(checked)?, isa)?, Float::NAME)
         };
@@ -52,7 +60,7 @@ impl FusedEngine {
 }
 
 impl Engine for FusedEngine {
-    /// `float` or `int8`; a calibration fitted on one holds on every instruction set, in float up to rounding.
+    /// `float`, `int8` or `mixed`; a calibration fitted on one holds on every instruction set, in float up to rounding.
     fn name(&self) -> &str {
         self.name
     }

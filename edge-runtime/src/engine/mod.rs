@@ -36,9 +36,13 @@ pub struct Shapes {
     pub features: [usize; 3],
 }
 
+/// Why a network whose last map is one cell has no class-activation map.
+pub const NO_MAP: &str =
+    "the network's head is not linear on the mean of its last map, so it has no class-activation map";
+
 impl Shapes {
     /// Whether the last feature map has places to tell apart. A map of one cell, as networks without a pooled linear head
-    /// are written, has no class-activation map that explains anything.
+    /// are written, has no class-activation map that explains anything: [`NO_MAP`].
     pub fn explains(&self) -> bool {
         self.features[1] * self.features[2] > 1
     }
@@ -85,7 +89,7 @@ pub trait Engine: Send + Sync {
     fn golden_tolerance(&self, precision: Precision) -> f64 {
         match precision {
             Precision::Float => 1e-3,
-            Precision::Int8 => 0.1,
+            Precision::Int8 | Precision::Mixed => 0.1,
         }
     }
     /// Why a faster engine was not taken, for diagnostics.

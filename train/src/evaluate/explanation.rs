@@ -27,10 +27,10 @@ pub struct Explanations {
     /// Steps of the two curves.
     pub steps: usize,
     /// Area under the probability of the predicted class while its most salient pixels turn to the mean colour first,
-    /// 0..=1; lower is better.
-    pub deletion: Estimate,
+    /// 0..=1; lower is better. `null` for a network without maps.
+    pub deletion: Option<Estimate>,
     /// The same while they come back first; higher is better.
-    pub insertion: Estimate,
+    pub insertion: Option<Estimate>,
     /// How little the embedding minds a covered quarter of the picture.
     pub occlusion: Occlusion,
 }
@@ -80,11 +80,13 @@ pub fn explanations(
         let out = engine.run(&images)?;
         let pictures = images.chunks_exact(shapes.input.iter().product()).zip(out.logits.chunks_exact(shapes.classes));
         for ((image, logits), features) in pictures.zip(out.features.chunks_exact(area)) {
-            let class = argmax(logits);
-            let map = class_activation_map(features, shapes.features, head, class).upsample(columns, rows);
-            let curves = deletion_insertion(engine, image, class, &map.order(), steps)?;
-            deletion.push(saliency::area(&curves.deletion));
-            insertion.push(saliency::area(&curves.insertion));
+            if shapes.explains() {
+                let class = argmax(logits);
+                let map = class_activation_map(features, shapes.features, head, class).upsample(columns, rows);
+                let curves = deletion_insertion(engine, image, class, &map.order(), steps)?;
+                deletion.push(saliency::area(&curves.deletion));
+                insertion.push(saliency::area(&curves.insertion));
+            }
             let whole = embedding(features);
             let covered = engine.run(&occluded(image, shapes.input))?;
             let alike = covered.features.chunks_exact(area).map(|f| similarity(&whole, &embedding(f)));
@@ -95,12 +97,8 @@ pub fn explanations(
     }
     let between = between(&embeddings);
     let scaled: Vec<f64> = cosines.iter().map(|c| (c - between) / (1.0 - between).max(1e-12)).collect();
-    let estimates = (
-        Estimate::mean(&deletion, [0.0, 1.0]),
-        Estimate::mean(&insertion, [0.0, 1.0]),
-        Estimate::mean(&scaled, [f64::NEG_INFINITY, 1.0]),
-    );
-    let (Some(deletion), Some(insertion), Some(invariance)) = estimates else { return Ok(None) };
+    let [deletion, insertion] = [deletion, insertion].map(|areas| Estimate::mean(&areas, [0.0, 1.0]));
+    let Some(invariance) = Estimate::mean(&scaled, [f64::NEG_INFINITY, 1.0]) else { return Ok(None) };
     let cosine = cosines.iter().sum::<f64>() / cosines.len() as f64;
     let occlusion = Occlusion { invariance, cosine, between, share: OCCLUDED_SHARE, positions: POSITIONS };
     Ok(Some(Explanations { count: embeddings.len(), steps, deletion, insertion, occlusion }))

@@ -31,7 +31,7 @@ use crate::dataset::{Dataset, Split};
 use crate::network::{Network, NormMode};
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
-use excon_edge::engine::Engine;
+use excon_edge::engine::{Engine, NO_MAP};
 use excon_edge::image::{Picture, Preprocess};
 use excon_edge::probability::{Bin, Estimate, Scaling, argmax, log_softmax, reliability};
 use excon_edge::saliency::{
@@ -63,8 +63,11 @@ pub struct Evaluation {
     pub accuracy_of: Vec<Option<f64>>,
     /// Reliability diagrams: bins before scaling, then after.
     pub reliability: [Vec<Bin>; 2],
-    /// Drop and increase of the predicted class when only the most salient pixels stay.
-    pub faithfulness: Faithfulness,
+    /// Why nothing is said of maps; `null` where the network has them.
+    #[serde(default)]
+    pub no_map: Option<String>,
+    /// Drop and increase of the predicted class when only the most salient pixels stay; `null` without maps.
+    pub faithfulness: Option<Faithfulness>,
     /// Whether the maps find the objects, where the data set has boxes around them.
     pub localisation: Option<Localisation>,
     /// Largest `|mean(CAM) + b − logit| / (1 + |logit|)` over pictures, for the predicted class.
@@ -131,14 +134,16 @@ pub fn evaluate(
             let map = class_activation_map(features, shapes.features, head, class);
             let gap = completeness_residual(&map, head, class, row[class]);
             residual = if gap.is_nan() { f64::INFINITY } else { residual.max(gap) };
-            if let Some(object) = split.object(i) {
+            if let (true, Some(object)) = (shapes.explains(), split.object(i)) {
                 let map = class_activation_map(features, shapes.features, head, split.labels[i]);
                 found.extend(localise(&map.upsample(columns, rows), object));
             }
         }
-        let (p, q) = confidences(engine, head, &images, &out, KEPT)?;
-        whole.extend(p);
-        masked.extend(q);
+        if shapes.explains() {
+            let (p, q) = confidences(engine, head, &images, &out, KEPT)?;
+            whole.extend(p);
+            masked.extend(q);
+        }
         logits.extend_from_slice(&out.logits);
     }
     let scaled = scaling.rows(&logits, classes);
@@ -149,7 +154,8 @@ pub fn evaluate(
         measured: Measured::of(&logits, classes, &split.labels, scaling)?,
         accuracy_of: accuracy_of(&scaled, classes, &split.labels),
         reliability: [bins(&Scaling::default().rows(&logits, classes)), bins(&scaled)],
-        faithfulness: Faithfulness::of(&whole, &masked)?,
+        no_map: (!shapes.explains()).then(|| NO_MAP.into()),
+        faithfulness: shapes.explains().then(|| Faithfulness::of(&whole, &masked)).transpose()?,
         localisation: Localisation::of(&found),
         completeness_residual: residual,
         seconds: started.elapsed().as_secs_f64(),

@@ -4,7 +4,7 @@
 use super::*;
 use crate::explain::network_head;
 use crate::golden::{gap, network, tensors, values, whole};
-use excon_edge::engine::Shapes;
+use excon_edge::engine::{Outputs, Shapes};
 
 /// The twelve reference pictures as a split.
 fn split() -> (Split, Preprocess) {
@@ -42,11 +42,44 @@ fn figures_of_a_split_agree_with_a_direct_count() {
     // The fixture's notes: the network labels 5 of the 12 right.
     assert_eq!((e.measured.metrics.count, e.measured.metrics.accuracy), (12, 5.0 / 12.0));
     assert!(e.completeness_residual < 1e-5);
-    assert_eq!(e.faithfulness.count, 12);
+    assert_eq!((e.faithfulness.unwrap().count, &e.no_map), (12, &None));
     assert_eq!(e.logits, logits(&engine, &split, &preprocess).unwrap());
     let hotter = evaluate(&engine, &head, &split, &preprocess, &4.0.into()).unwrap();
     assert_eq!(hotter.measured.metrics.accuracy, e.measured.metrics.accuracy);
     assert_ne!(hotter.measured.metrics.nll, e.measured.metrics.nll);
     let strange = Split { labels: vec![10; 12], ..split };
     assert!(evaluate(&engine, &head, &strange, &preprocess, &Scaling::default()).is_err());
+}
+
+/// A network whose last map is one cell: two numbers, of which the first is the picture's mean.
+struct OneCell;
+
+impl Engine for OneCell {
+    fn name(&self) -> &str {
+        "one cell"
+    }
+
+    fn shapes(&self) -> Shapes {
+        Shapes { input: [3, 32, 32], classes: 10, features: [2, 1, 1] }
+    }
+
+    fn run(&self, images: &[f32]) -> excon_edge::Result<Outputs> {
+        let mean = |image: &[f32]| image.iter().sum::<f32>() / image.len() as f32;
+        let features: Vec<f32> = images.chunks(3 * 32 * 32).flat_map(|image| [mean(image), 1.0]).collect();
+        let logits = features.chunks(2).flat_map(|f| (0..10).map(|k| f[0] * k as f32)).collect();
+        Ok(Outputs { logits, features })
+    }
+}
+
+#[test]
+fn without_maps_nothing_is_said_of_them() {
+    let (split, preprocess) = split();
+    let weight = (0..10).flat_map(|k| [k as f32, 0.0]).collect();
+    let head = LinearHead::new(10, 2, weight, vec![0.0; 10]).unwrap();
+    let e = evaluate(&OneCell, &head, &split, &preprocess, 1.0).unwrap();
+    assert_eq!(e.no_map.as_deref(), Some(NO_MAP));
+    assert!(e.faithfulness.is_none() && e.localisation.is_none() && e.completeness_residual < 1e-5);
+    let x = explanations(&OneCell, &head, &split, &preprocess, 4, &mut |_| ()).unwrap().unwrap();
+    assert!(x.deletion.is_none() && x.insertion.is_none());
+    assert!(x.occlusion.cosine.is_finite(), "the embedding is there without a map");
 }

@@ -1,4 +1,5 @@
-//! From a checked ONNX graph to a graph of fused steps: float, or int8 with explicit quantize–dequantize pairs.
+//! From a checked ONNX graph to a graph of fused steps: float, int8 with explicit quantize–dequantize pairs, or both by
+//! turns.
 //!
 //! Promises: what is lowered computes what the file says, in int8 up to values that lie on a rounding border; anything else
 //! (a map of the other format, another operator, a form the kernels do not have) is an error that names the node, and the
@@ -55,11 +56,22 @@ struct Open<F: Format> {
     written: Option<MapId>,
 }
 
-/// Lowers a whole network.
+/// Lowers a whole network, each sum in one step with a convolution before it where it can be.
 ///
 /// # Errors
 /// A sentence fragment with the first node that does not fit, and why.
 pub(super) fn lower<F: Precision>(checked: &Checked) -> Lowered<Graph<F>> {
+    let mut graph = unfused(checked)?;
+    graph.fuse();
+    graph.check()?;
+    Ok(graph)
+}
+
+/// The same with sums as steps of their own.
+///
+/// # Errors
+/// As [`lower`].
+pub(super) fn unfused<F: Precision>(checked: &Checked) -> Lowered<Graph<F>> {
     let model = checked.model.graph.as_ref().ok_or("it holds no graph")?;
     let stored =
         model.initializer.iter().map(|t| t.dims.iter().product::<i64>().unsigned_abs() as usize).sum::<usize>();
@@ -90,9 +102,7 @@ pub(super) fn lower<F: Precision>(checked: &Checked) -> Lowered<Graph<F>> {
     if pooled != features {
         return Err("the pool reads another map than `features`".into());
     }
-    let mut graph = Graph { maps: lowering.maps, steps: lowering.steps, features, head };
-    graph.check()?;
-    graph.fuse();
+    let graph = Graph { maps: lowering.maps, steps: lowering.steps, given: 1, handed: vec![], features, head };
     graph.check()?;
     let Shapes { classes, features: shape, .. } = checked.shapes;
     let map = &graph.maps[graph.features];
@@ -125,8 +135,11 @@ impl<'a, F: Precision> Lowering<'a, F> {
     fn map(&mut self, value: Value<'a>) -> Lowered<MapId> {
         match (value, F::PLAIN) {
             (Value::Real(map), _) => Ok(map),
-            (Value::Picture, Some(_)) if !self.maps.is_empty() => Ok(0),
-            (Value::Picture, Some(codes)) => self.write(Value::Picture, codes),
+            (Value::Picture, Some(codes)) => match self.maps.first() {
+                None => self.write(Value::Picture, codes),
+                Some(map) if map.codes == codes => Ok(0),
+                Some(_) => Err("it reads the picture, which is quantized too".into()),
+            },
             (Value::Open(at), Some(codes)) => match self.open[at].written {
                 Some(map) => Ok(map),
                 None => {

@@ -5,6 +5,7 @@ use super::stored::Constant;
 use crate::kernel::float::Float;
 use crate::kernel::graph::Format;
 use crate::kernel::int8::{Codes, Int8};
+use crate::kernel::mixed::Mixed;
 
 /// A format that files are lowered to.
 pub(in crate::engine) trait Precision: Format {
@@ -43,5 +44,21 @@ impl Precision for Int8 {
 
     fn weights(constant: Constant) -> Lowered<(Vec<i8>, Vec<f32>)> {
         constant.bytes.ok_or_else(|| "its weights are no signed bytes".into())
+    }
+}
+
+impl Precision for Mixed {
+    const NAME: &'static str = "mixed";
+    const PLAIN: Option<Option<Codes>> = Some(None);
+
+    fn codes(codes: Codes) -> Option<Option<Codes>> {
+        Some(Some(codes))
+    }
+
+    fn weights(constant: Constant) -> Lowered<(Vec<f32>, Option<Vec<f32>>)> {
+        Ok(match constant.bytes {
+            Some((bytes, scales)) => (bytes.into_iter().map(f32::from).collect(), Some(scales)),
+            None => (constant.values, None),
+        })
     }
 }

@@ -160,7 +160,7 @@ impl Engine for TensorRtEngine {
         match (precision, self.about.key.half) {
             (Precision::Float, false) => 5e-3,
             (Precision::Float, true) => 0.05,
-            (Precision::Int8, _) => 0.25,
+            (Precision::Int8 | Precision::Mixed, _) => 0.25,
         }
     }
 }

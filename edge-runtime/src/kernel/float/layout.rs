@@ -39,6 +39,11 @@ impl Layout {
         Self { channels, height, width, pixel: 1, row, channel: plane, top, left, len: plane * channels }
     }
 
+    /// Numbers of the map, without padding and halo.
+    pub fn values(&self) -> usize {
+        self.channels * self.height * self.width
+    }
+
     /// Whether it lies channel by channel.
     pub fn is_planar(&self) -> bool {
         self.channel != 1
@@ -86,8 +91,8 @@ fn sizes(map: &Map, pixel: usize, before: [usize; 2], after: [usize; 2]) -> (usi
 pub(super) fn assign(graph: &Graph, layouts: &[Layout]) -> (Vec<usize>, usize) {
     let last_read = graph.last_reads();
     let mut lives = vec![(0, 0); layouts.len()];
-    // The picture is there before the first step, and stays if nothing reads it.
-    lives[0] = (0, last_read[0].saturating_add(1));
+    // What is given is there before the first step, and stays if nothing reads it.
+    (0..graph.given).for_each(|map| lives[map] = (0, last_read[map].saturating_add(1)));
     for (at, step) in graph.steps.iter().enumerate() {
         let map = step.output();
         lives[map] = (at + 1, last_read[map].max(at).saturating_add(1));
@@ -129,6 +134,8 @@ mod tests {
         let graph = Graph {
             maps: [8, 8, 8, 8, 8, 8].map(map).to_vec(),
             steps: vec![add([0, 0], 1), add([1, 1], 2), add([2, 1], 3), add([3, 3], 4), add([4, 4], 5)],
+            given: 1,
+            handed: vec![],
             features: 5,
             head: Head { weight: vec![0.0; 8], bias: vec![0.0] },
         };

@@ -7,7 +7,7 @@ use super::elementwise::{Classifier, MaxPool, RunClassifier, RunMaxPool, RunSum,
 use super::end::Data;
 use super::layout::{Layout, assign};
 use super::winograd::{self, RunWinograd, Winograd};
-use super::{Conv, Graph, MapId, Step};
+use super::{Conv, Graph, Head, MapId, Step};
 use crate::kernel::graph::{Executor, MAX_ARENA, StepDescription, describe};
 use crate::kernel::{Isa, dispatch};
 use std::sync::{Mutex, PoisonError};
@@ -69,8 +69,9 @@ struct Arena {
 struct Network {
     isa: Isa,
     steps: Vec<Ready>,
-    classifier: Classifier,
-    features: MapId,
+    /// Maps that are given out, and what becomes of them: only the last has classes.
+    ends: Vec<(MapId, Classifier)>,
+    given: usize,
     layouts: Vec<Layout>,
     /// Where each map starts in the arena, and sizes of the arena.
     starts: Vec<usize>,
@@ -98,8 +99,8 @@ impl Network {
             isa,
             scratch_len: steps.iter().map(scratch).max().unwrap_or(0),
             steps,
-            classifier: Classifier::new(&graph.head, layouts[graph.features]),
-            features: graph.features,
+            ends: ends(graph, &layouts),
+            given: graph.given,
             layouts,
             starts,
             maps_len,
@@ -113,22 +114,36 @@ impl Network {
         idle.unwrap_or_else(|| Arena {
             maps: Buffer::new(self.maps_len, 0.0),
             scratch: Buffer::new(self.scratch_len, 0.0),
-            pooled: Buffer::new(self.classifier.layout.pixel, 0.0),
+            pooled: Buffer::new(self.ends.iter().map(|(_, end)| end.layout.pixel).max().unwrap_or(0), 0.0),
         })
+    }
+
+    /// Values of the maps that are given out.
+    fn results(&self) -> usize {
+        self.ends.iter().map(|(_, end)| end.layout.values()).sum()
+    }
+
+    fn classes(&self) -> usize {
+        self.ends.iter().map(|(_, end)| end.classes()).sum()
     }
 
     /// Runs one picture; `done` is called behind each step.
     #[inline(always)]
     fn execute(&self, image: &[f32], logits: &mut [f32], features: &mut [f32], mut done: impl FnMut(usize)) {
-        let size = |layout: &Layout| layout.channels * layout.height * layout.width;
-        assert_eq!(image.len(), size(&self.layouts[0]), "picture");
-        assert_eq!(features.len(), size(&self.classifier.layout), "features");
-        assert_eq!(logits.len(), self.classifier.classes(), "logits");
+        let given = &self.layouts[..self.given];
+        assert_eq!(image.len(), given.iter().map(Layout::values).sum::<usize>(), "picture");
+        assert_eq!(features.len(), self.results(), "features");
+        assert_eq!(logits.len(), self.classes(), "logits");
         let mut arena = self.arena();
         let maps = arena.maps.values();
-        let picture = &mut maps[self.starts[0]..][..self.layouts[0].len];
-        self.layouts[0].clear_halo(picture);
-        take_in(image, &self.layouts[0], picture);
+        let mut rest = image;
+        for (layout, start) in given.iter().zip(&self.starts) {
+            let (image, others) = rest.split_at(layout.values());
+            let map = &mut maps[*start..][..layout.len];
+            layout.clear_halo(map);
+            take_in(image, layout, map);
+            rest = others;
+        }
         done(0);
         for (at, step) in self.steps.iter().enumerate() {
             self.layouts[step.output].clear_halo(&mut maps[self.starts[step.output]..]);
@@ -150,14 +165,19 @@ impl Network {
             }
             done(at + 1);
         }
-        let classify = RunClassifier {
-            classifier: &self.classifier,
-            input: maps[self.starts[self.features]..].as_ptr(),
-            pooled: arena.pooled.values(),
-            features,
-            logits,
-        };
-        dispatch(self.isa, classify);
+        let mut rest = features;
+        for (map, classifier) in &self.ends {
+            let (features, others) = rest.split_at_mut(classifier.layout.values());
+            let classify = RunClassifier {
+                classifier,
+                input: maps[self.starts[*map]..].as_ptr(),
+                pooled: &mut arena.pooled.values()[..classifier.layout.pixel],
+                features,
+                logits: &mut logits[..classifier.classes()],
+            };
+            dispatch(self.isa, classify);
+            rest = others;
+        }
         done(self.steps.len() + 1);
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(arena);
     }
@@ -177,10 +197,9 @@ impl Executor for Network {
     }
 
     fn time(&self, image: &[f32], seconds: &mut [f64]) {
-        let last = &self.classifier.layout;
         // Not zeros, which the system would hand out page by page while the last step is timed.
-        let mut features = vec![1.0; last.channels * last.height * last.width];
-        let mut logits = vec![0.0; self.classifier.classes()];
+        let mut features = vec![1.0; self.results()];
+        let mut logits = vec![0.0; self.classes()];
         let mut begun = Instant::now();
         self.execute(image, &mut logits, &mut features, |step| {
             let now = Instant::now();
@@ -190,11 +209,17 @@ impl Executor for Network {
     }
 }
 
+fn ends(graph: &Graph, layouts: &[Layout]) -> Vec<(MapId, Classifier)> {
+    let silent = Head { weight: vec![], bias: vec![] };
+    let handed = graph.handed.iter().map(|&map| (map, Classifier::new(&silent, layouts[map])));
+    handed.chain([(graph.features, Classifier::new(&graph.head, layouts[graph.features]))]).collect()
+}
+
 /// Order, halo and channel padding that the readers of each map need.
 fn layouts(graph: &Graph, forms: &[Form], lanes: usize) -> Vec<Layout> {
     let mut halo = vec![([0; 2], [0; 2]); graph.maps.len()];
     // The picture stays planar where dense convolutions alone read it.
-    let mut planar = graph.features != 0;
+    let mut planar = graph.results().all(|map| map != 0);
     for (step, form) in graph.steps.iter().zip(forms) {
         if let Step::Conv(conv) = step {
             let needed = match form {

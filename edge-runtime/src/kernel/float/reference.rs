@@ -3,10 +3,14 @@
 use super::{Conv, Graph, Map, Step, Window};
 use crate::kernel::Clip;
 
-/// Planar values of every map of a graph; `image` is planar and normalised.
+/// Planar values of every map of a graph; `image` holds what is given, planar and one behind the other.
 pub fn run(graph: &Graph, image: &[f32]) -> Vec<Vec<f32>> {
     let mut values = vec![Vec::new(); graph.maps.len()];
-    values[0] = image.to_vec();
+    let mut rest = image;
+    for map in 0..graph.given {
+        let (given, others) = rest.split_at(graph.values(map..map + 1));
+        (values[map], rest) = (given.to_vec(), others);
+    }
     for step in &graph.steps {
         values[step.output()] = match step {
             Step::Conv(c) => {

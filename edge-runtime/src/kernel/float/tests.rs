@@ -126,7 +126,7 @@ proptest! {
         prop_assume!(result.is_some());
         let maps = vec![map(inputs, [size.0, size.1]), map(outputs, result.unwrap())];
         let step = conv(&mut draw, &maps, [0, 1], groups, window);
-        let graph = Graph { head: head(&mut draw, outputs), maps, steps: vec![Step::Conv(step)], features: 1 };
+        let graph = Graph { head: head(&mut draw, outputs), maps, steps: vec![Step::Conv(step)], given: 1, handed: vec![], features: 1 };
         same_on_every_set(&graph, &mut draw)?;
     }
 
@@ -159,7 +159,7 @@ proptest! {
                 Step::Conv(second),
                 Step::Add { inputs, output: 5, clip: draw.clip() },
             ],
-            features: 5,
+            given: 1, handed: vec![], features: 5,
             head: head(&mut draw, outputs),
         };
         same_on_every_set(&graph, &mut Draw(seed))?;
@@ -188,7 +188,7 @@ proptest! {
             layers[2].residual = Some(Residual { map: 0, between: Some(((), draw.clip())) });
         }
         let steps = layers.map(Step::Conv).to_vec();
-        let graph = Graph { head: head(&mut draw, channels), maps, steps, features: 3 };
+        let graph = Graph { head: head(&mut draw, channels), maps, steps, given: 1, handed: vec![], features: 3 };
         same_on_every_set(&graph, &mut draw)?;
     }
 }
@@ -201,7 +201,14 @@ fn nan_passes() {
         let maps = vec![map(channels, [6, 6]), map(40, [6, 6])];
         let mut step = conv(&mut draw, &maps, [0, 1], 1, square(3, 1));
         step.clip = Clip::RELU6;
-        let graph = Graph { head: head(&mut draw, 40), maps, steps: vec![Step::Conv(step)], features: 1 };
+        let graph = Graph {
+            head: head(&mut draw, 40),
+            maps,
+            steps: vec![Step::Conv(step)],
+            given: 1,
+            handed: vec![],
+            features: 1,
+        };
         let mut image = draw.take(channels * 36);
         image[7] = f32::NAN;
         for isa in Isa::available() {
@@ -217,7 +224,8 @@ fn what_does_not_fit_is_refused() {
     let mut draw = Draw(7);
     let maps = vec![map(4, [5, 5]), map(6, [5, 5])];
     let step = conv(&mut draw, &maps, [0, 1], 1, square(3, 1));
-    let good = Graph { head: head(&mut draw, 6), maps, steps: vec![Step::Conv(step)], features: 1 };
+    let good =
+        Graph { head: head(&mut draw, 6), maps, steps: vec![Step::Conv(step)], given: 1, handed: vec![], features: 1 };
     good.check().unwrap();
     fn first(g: &mut Graph) -> &mut Conv {
         match &mut g.steps[0] {

@@ -25,10 +25,10 @@ impl<F: Format> Graph<F> {
             F::check_codes(&map.codes)?;
         }
         let mut written = vec![false; self.maps.len()];
-        if self.maps.is_empty() {
+        if !(1..=self.maps.len()).contains(&self.given) {
             return Err("there is no map".into());
         }
-        written[0] = true;
+        written[..self.given].fill(true);
         for step in &self.steps {
             if step.inputs().iter().any(|&i| !written.get(i).copied().unwrap_or(false)) {
                 return Err("a step reads what no step has written".into());
@@ -40,10 +40,12 @@ impl<F: Format> Graph<F> {
             check_shapes(step, &self.maps)?;
             F::check_numbers(step, &self.maps)?;
         }
-        let classes = self.head.bias.len();
+        if self.handed.iter().any(|&m| !written.get(m).copied().unwrap_or(false)) {
+            return Err("a map is handed on that no step has written".into());
+        }
         let last = self.maps.get(self.features).filter(|_| written[self.features]);
         match last {
-            Some(m) if classes > 0 && self.head.weight.len() == classes * m.channels => Ok(()),
+            Some(m) if self.head.weight.len() == self.head.bias.len() * m.channels => Ok(()),
             _ => Err("the classifier does not fit the last map".into()),
         }
     }

@@ -2,11 +2,13 @@
 
 use super::{Format, Graph, Map, Step, StepDescription, Window};
 
-/// A name and the number of products for taking in the picture (what `first` calls it), each step, and the classifier.
+/// A name and the number of products for taking in what is given (what `first` calls it), each step, and the end.
 pub fn describe<F: Format>(graph: &Graph<F>, first: &str) -> Vec<StepDescription> {
     let size = |m: &Map<F>| format!("{}×{}", m.height, m.width);
-    let input = &graph.maps[0];
-    let mut all = vec![StepDescription { name: format!("{first} {} {}", input.channels, size(input)), products: 0 }];
+    let shape = |m: &Map<F>| format!("{} {}", m.channels, size(m));
+    let shapes = |maps: Vec<&Map<F>>| maps.into_iter().map(shape).collect::<Vec<_>>().join(" and ");
+    let given = shapes(graph.maps[..graph.given].iter().collect());
+    let mut all = vec![StepDescription { name: format!("{first} {given}"), products: 0 }];
     for step in &graph.steps {
         let to = &graph.maps[step.output()];
         let kind = |w: &Window| {
@@ -32,6 +34,10 @@ pub fn describe<F: Format>(graph: &Graph<F>, first: &str) -> Vec<StepDescription
     }
     let last = &graph.maps[graph.features];
     let products = graph.head.weight.len() as u64;
-    all.push(StepDescription { name: format!("mean, linear {}→{}", last.channels, graph.head.bias.len()), products });
+    let name = match graph.head.bias.len() {
+        0 => format!("hand on {}", shapes(graph.results().map(|m| &graph.maps[m]).collect())),
+        classes => format!("mean, linear {}→{classes}", last.channels),
+    };
+    all.push(StepDescription { name, products });
     all
 }

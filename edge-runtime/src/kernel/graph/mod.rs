@@ -180,16 +180,21 @@ pub struct Head {
     pub bias: Vec<f32>,
 }
 
-/// A network: map 0 is the input, each step writes one more map, the last feature map is pooled and classified.
+/// A network: map 0 is the input, each step writes one more map, the last feature map is pooled and classified. Or a part
+/// of a network of both precisions, which is given maps and hands maps on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Graph<F: Format> {
     /// All maps.
     pub maps: Vec<Map<F>>,
     /// Steps in the order of execution; each writes a map of its own.
     pub steps: Vec<Step<F>>,
-    /// The last feature map.
+    /// How many maps are given, the first ones; 1 for a whole network.
+    pub given: usize,
+    /// Maps handed on beside the last one; none for a whole network.
+    pub handed: Vec<MapId>,
+    /// The last feature map; where there is no classifier, the last one that is handed on.
     pub features: MapId,
-    /// The classifier.
+    /// The classifier; without classes in a part that does not end in it.
     pub head: Head,
 }
 
@@ -197,7 +202,7 @@ impl<F: Format> Graph<F> {
     /// Makes each sum one step with the convolution before it, where nothing else reads that convolution.
     pub fn fuse(&mut self) {
         let mut readers = vec![0usize; self.maps.len()];
-        self.steps.iter().flat_map(Step::inputs).chain([self.features]).for_each(|m| readers[m] += 1);
+        self.steps.iter().flat_map(Step::inputs).chain(self.results()).for_each(|m| readers[m] += 1);
         while let Some((conv, sum)) = self.fusible(&readers) {
             let Step::Add { inputs, output, clip } = self.steps.remove(sum) else { return };
             if let Step::Conv(c) = &mut self.steps[conv] {
@@ -221,13 +226,23 @@ impl<F: Format> Graph<F> {
         })
     }
 
-    /// For each map the position of the last step that reads it; the features are read behind all of them.
+    /// Maps that are given out, in their order.
+    pub(super) fn results(&self) -> impl Iterator<Item = MapId> {
+        self.handed.iter().copied().chain([self.features])
+    }
+
+    /// Values of some maps together.
+    pub(super) fn values(&self, maps: impl Iterator<Item = MapId>) -> usize {
+        maps.map(|m| self.maps[m].channels * self.maps[m].height * self.maps[m].width).sum()
+    }
+
+    /// For each map the position of the last step that reads it; what is given out is read behind all of them.
     pub(super) fn last_reads(&self) -> Vec<usize> {
         let mut last = vec![0; self.maps.len()];
         for (at, step) in self.steps.iter().enumerate() {
             step.inputs().into_iter().for_each(|m| last[m] = at);
         }
-        last[self.features] = usize::MAX;
+        self.results().for_each(|m| last[m] = usize::MAX);
         last
     }
 }
@@ -235,7 +250,8 @@ impl<F: Format> Graph<F> {
 /// A network ready to run. Threads may share it.
 pub trait Executor: Send + Sync {
     /// Runs one picture (planar, normalised) to logits and the last map (planar, in int8 dequantized). Equal inputs give
-    /// equal bits.
+    /// equal bits. A part of a network reads the maps it is given one behind the other from `image`, and writes those it
+    /// hands on to `features` likewise.
     ///
     /// # Panics
     /// When a slice has not the size that the graph says.

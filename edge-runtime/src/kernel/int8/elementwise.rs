@@ -3,7 +3,7 @@
 use super::dot::{Code, Dot, Task};
 use super::end::{Data, packed, stored_limits};
 use super::network::Layout;
-use super::{Codes, Head, Map, Window, ratio, round};
+use super::{Codes, Map, Window, ratio, round};
 use crate::kernel::Clip;
 
 /// Rows that are interleaved.
@@ -178,7 +178,9 @@ pub(super) struct Classify<'a, D: Dot> {
     pub codes: Codes,
     pub layout: Layout,
     pub input: &'a [D::Code],
-    pub head: &'a Head,
+    /// The classifier's; of no class where a map is only handed on.
+    pub weight: &'a [f32],
+    pub bias: &'a [f32],
     pub pooled: &'a mut [f32],
     pub features: &'a mut [f32],
     pub logits: &'a mut [f32],
@@ -189,7 +191,7 @@ impl<D: Dot> Task<D> for Classify<'_, D> {
 
     #[inline(always)]
     unsafe fn run(self) {
-        let Self { codes, layout, input, head, pooled, features, logits } = self;
+        let Self { codes, layout, input, weight, bias, pooled, features, logits } = self;
         let area = layout.height * layout.width;
         let shift = D::Code::shift(&codes);
         // Four pixels at a time, interleaved channel by channel: from the order of the map to that of the planes.
@@ -239,7 +241,7 @@ impl<D: Dot> Task<D> for Classify<'_, D> {
                 *mean = (*sum as f64 * f64::from(codes.scale) / area as f64) as f32;
             }
         }
-        for ((logit, row), bias) in logits.iter_mut().zip(head.weight.chunks_exact(pooled.len())).zip(&head.bias) {
+        for ((logit, row), bias) in logits.iter_mut().zip(weight.chunks_exact(pooled.len())).zip(bias) {
             *logit = product(row, pooled) + bias;
         }
     }

@@ -26,7 +26,7 @@ mod tests;
 mod winograd;
 
 use super::buffer;
-use super::graph::{self, Head, MapId, Window};
+use super::graph::{self, MapId, Window};
 use crate::kernel::Clip;
 pub use network::build;
 

@@ -152,7 +152,7 @@ impl<D: Dot> Network<D> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         idle.unwrap_or_else(|| Arena {
             slots: self.slots.iter().map(|l| Buffer::new(l.len, D::Code::new(l.zero))).collect(),
-            pooled: Buffer::new(self.layouts[self.graph.features].channels, 0.0),
+            pooled: Buffer::new(self.graph.results().map(|m| self.layouts[m].channels).max().unwrap_or(0), 0.0),
             scratch: Buffer::new(self.steps.iter().map(|s| s.work.scratch()).max().unwrap_or(0), 0),
         })
     }
@@ -162,14 +162,19 @@ impl<D: Dot> Network<D> {
     /// Runs one picture; `done` is called behind each step.
     #[inline(always)]
     fn execute(&self, image: &[f32], logits: &mut [f32], features: &mut [f32], mut done: impl FnMut(usize)) {
-        let (input, last) = (&self.layouts[0], &self.layouts[self.graph.features]);
-        assert_eq!(image.len(), input.channels * input.height * input.width, "picture");
-        assert_eq!(features.len(), last.channels * last.height * last.width, "features");
-        assert_eq!(logits.len(), self.graph.head.bias.len(), "logits");
+        let graph = &self.graph;
+        assert_eq!(image.len(), graph.values(0..graph.given), "picture");
+        assert_eq!(features.len(), graph.values(graph.results()), "features");
+        assert_eq!(logits.len(), graph.head.bias.len(), "logits");
         let mut arena = self.arena();
-        let output = arena.slots[self.slot[0]].values();
-        // SAFETY: a network is only built for a set the processor has.
-        unsafe { D::enter(Quantize::<D> { image, codes: self.graph.maps[0].codes, layout: *input, output }) };
+        let mut rest = image;
+        for map in 0..graph.given {
+            let (image, others) = rest.split_at(graph.values(map..map + 1));
+            let (codes, output) = (graph.maps[map].codes, arena.slots[self.slot[map]].values());
+            // SAFETY: a network is only built for a set the processor has.
+            unsafe { D::enter(Quantize::<D> { image, codes, layout: self.layouts[map], output }) };
+            rest = others;
+        }
         done(0);
         for (at, step) in self.steps.iter().enumerate() {
             // Taken out so that the other slots can be read beside it; no memory moves.
@@ -192,17 +197,27 @@ impl<D: Dot> Network<D> {
             done(at + 1);
         }
         let Arena { slots, pooled, .. } = &mut arena;
-        let classify = Classify::<D> {
-            codes: self.graph.maps[self.graph.features].codes,
-            layout: *last,
-            input: slots[self.slot[self.graph.features]].as_slice(),
-            head: &self.graph.head,
-            pooled: pooled.values(),
-            features,
-            logits,
-        };
-        // SAFETY: as above.
-        unsafe { D::enter(classify) };
+        let mut rest = features;
+        for (at, map) in graph.results().enumerate() {
+            let (features, others) = rest.split_at_mut(graph.values(map..map + 1));
+            let last = at == graph.handed.len();
+            let (weight, bias): (&[f32], &[f32]) =
+                if last { (&graph.head.weight, &graph.head.bias) } else { (&[], &[]) };
+            let layout = self.layouts[map];
+            let classify = Classify::<D> {
+                codes: graph.maps[map].codes,
+                layout,
+                input: slots[self.slot[map]].as_slice(),
+                weight,
+                bias,
+                pooled: &mut pooled.values()[..layout.channels],
+                features,
+                logits: if last { &mut *logits } else { &mut [] },
+            };
+            // SAFETY: as above.
+            unsafe { D::enter(classify) };
+            rest = others;
+        }
         done(self.steps.len() + 1);
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(arena);
     }
@@ -222,9 +237,8 @@ impl<D: Dot> Executor for Network<D> {
     }
 
     fn time(&self, image: &[f32], seconds: &mut [f64]) {
-        let last = &self.layouts[self.graph.features];
         // Not zeros, which the system would hand out page by page while the last step is timed.
-        let mut features = vec![1.0; last.channels * last.height * last.width];
+        let mut features = vec![1.0; self.graph.values(self.graph.results())];
         let mut logits = vec![0.0; self.graph.head.bias.len()];
         let mut begun = Instant::now();
         self.execute(image, &mut logits, &mut features, |step| {
@@ -239,7 +253,7 @@ impl<D: Dot> Executor for Network<D> {
 fn layouts<D: Dot>(graph: &Graph) -> Vec<Layout> {
     let mut halo = vec![([0; 2], [0; 2]); graph.maps.len()];
     // Only the picture may have fewer channels than a vector, and only where dense convolutions alone read it.
-    let mut narrow = true;
+    let mut narrow = graph.results().all(|map| map != 0);
     for step in &graph.steps {
         if let Step::Conv(conv) = step {
             let (before, after) = &mut halo[conv.input];
@@ -267,10 +281,10 @@ fn layouts<D: Dot>(graph: &Graph) -> Vec<Layout> {
 /// only once.
 fn assign(graph: &Graph, layouts: &[Layout]) -> (Vec<usize>, Vec<Layout>) {
     let last_read = graph.last_reads();
-    let mut slots: Vec<Layout> = vec![layouts[0]];
+    let mut slots = layouts[..graph.given].to_vec();
     // For each slot, the step after which it is free.
-    let mut busy = vec![last_read[0]];
-    let mut slot = vec![0; graph.maps.len()];
+    let mut busy = last_read[..graph.given].to_vec();
+    let mut slot: Vec<usize> = (0..graph.maps.len()).collect();
     for (at, step) in graph.steps.iter().enumerate() {
         let map = step.output();
         let until = last_read[map].max(at);

@@ -3,10 +3,15 @@
 
 use super::{Conv, Graph, Map, Requantize, Step, Window, ratio};
 
-/// Planar centred codes of every map of a graph, by its plain loops; `image` is planar and normalised.
+/// Planar centred codes of every map of a graph, by its plain loops; `image` holds what is given, planar and one behind the other.
 pub fn run(graph: &Graph, image: &[f32]) -> Vec<Vec<i32>> {
     let mut values = vec![Vec::new(); graph.maps.len()];
-    values[0] = image.iter().map(|&v| graph.maps[0].codes.quantize(v) as i32).collect();
+    let mut rest = image;
+    for map in 0..graph.given {
+        let (given, others) = rest.split_at(graph.values(map..map + 1));
+        values[map] = given.iter().map(|&v| graph.maps[map].codes.quantize(v) as i32).collect();
+        rest = others;
+    }
     for step in &graph.steps {
         values[step.output()] = match step {
             Step::Conv(c) => {

@@ -4,7 +4,7 @@
 use super::*;
 use crate::fixture::{Golden, json};
 use crate::kernel::Isa;
-use crate::kernel::graph::Residual;
+use crate::kernel::graph::{Head, Residual};
 use proptest::prelude::*;
 
 /// Numbers for weights and pictures; proptest draws the shapes and this seed.
@@ -131,7 +131,7 @@ proptest! {
         let graph = Graph {
             maps: vec![input, output],
             steps: vec![Step::Conv(conv)],
-            features: 1,
+            given: 1, handed: vec![], features: 1,
             head: head(&mut draw, outputs),
         };
         graph.check().unwrap();
@@ -166,7 +166,7 @@ proptest! {
             steps.push(Step::Conv(second));
         }
         let features = maps.len() - 1;
-        let mut graph = Graph { maps, steps, features, head: head(&mut draw, outputs) };
+        let mut graph = Graph { maps, steps, given: 1, handed: vec![], features, head: head(&mut draw, outputs) };
         graph.check().unwrap();
         let seed = draw.0;
         same_on_every_set(&graph, &mut draw)?;
@@ -212,7 +212,7 @@ proptest! {
             }
             steps.push(Step::Conv(layer));
         }
-        let graph = Graph { maps, steps, features: 3, head: head(&mut draw, channels) };
+        let graph = Graph { maps, steps, given: 1, handed: vec![], features: 3, head: head(&mut draw, channels) };
         graph.check().unwrap();
         same_on_every_set(&graph, &mut draw)?;
     }
@@ -260,6 +260,8 @@ fn convolutions_are_those_of_the_independent_vectors() {
         let graph = Graph {
             maps: vec![input, output],
             steps: vec![Step::Conv(conv.clone())],
+            given: 1,
+            handed: vec![],
             features: 1,
             head: Head { weight: vec![0.0; outputs], bias: vec![0.0] },
         };
@@ -307,7 +309,7 @@ fn extremes_are_exact() {
         let sums = reference::accumulate(&step, input, &vec![code; 256 * 20]);
         assert_eq!(sums[5], code * i32::from(weights) * 256 * 9, "the middle of the map");
         let head = Head { weight: vec![0.0; 32], bias: vec![0.0] };
-        let graph = Graph { maps, steps: vec![Step::Conv(step)], features: 1, head };
+        let graph = Graph { maps, steps: vec![Step::Conv(step)], given: 1, handed: vec![], features: 1, head };
         graph.check().unwrap();
         let image = vec![picture; 256 * 20];
         let wanted: Vec<f32> = reference::run(&graph, &image)[1].iter().map(|&x| x as f32 * 300_000.0).collect();
@@ -340,7 +342,8 @@ fn what_does_not_fit_is_refused() {
     let window = Window { kernel: [3; 2], stride: [1; 2], dilation: [1; 2], before: [1; 2], after: [1; 2] };
     let maps = vec![map(4, [5, 5], codes), map(6, [5, 5], codes)];
     let step = conv(&mut draw, &maps[0], 6, 1, window);
-    let good = Graph { maps, steps: vec![Step::Conv(step)], features: 1, head: head(&mut draw, 6) };
+    let good =
+        Graph { maps, steps: vec![Step::Conv(step)], given: 1, handed: vec![], features: 1, head: head(&mut draw, 6) };
     good.check().unwrap();
     type Break = fn(&mut Graph);
     fn first(g: &mut Graph) -> &mut Conv {
