@@ -7,7 +7,7 @@
 use crate::compare::{self, Allowed, BudgetLine, Comparison, LayerError, Side, Verdict};
 use crate::mixed::{Found, KeptFloat, MixedReport, search};
 use crate::report::{Conversion, ConversionReport, RangeReport, SCHEMA};
-use crate::select::{Selection, select};
+use crate::select::{Selection, Ways};
 use crate::source::Source;
 use crate::target::{Choice, Target};
 use crate::timing::Timing;
@@ -25,6 +25,7 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -155,20 +156,20 @@ pub fn convert(
         let mut candidate = (Written { model, engine, precision: Precision::Int8 }, lines);
         if wants_mixed(choice, &timed, &candidate.1) {
             progress(Step::Mixed);
-            let images = &chosen.images;
-            let found = search(&chosen.selection, target.codes(), &source.labels, images, |model| {
-                let engine = engine::open(model, "model.onnx")?;
+            let found = search(&chosen.ways, &chosen.selection, |model| {
+                let engine = engine::open(&onnx::encode(model), "model.onnx")?;
                 let half = ("fit half of validation", fit);
                 let compared = compare_on(source, float_engine.as_ref(), engine.as_ref(), fit, half)?;
                 Ok(compare::budget(&compared, &options.allowed).iter().all(|line| line.item.met))
             })?;
-            let engine: Arc<dyn Engine> = Arc::from(engine::open(&found.model, "model.onnx")?);
+            let model = onnx::encode(&found.selection.model);
+            let engine: Arc<dyn Engine> = Arc::from(engine::open(&model, "model.onnx")?);
             let compared = compare_on(source, float_engine.as_ref(), engine.as_ref(), fit, rank)?;
             let lines = compare::budget(&compared, &options.allowed);
             let int8 = candidate.0.engine.as_ref();
             timed = Timing::measure(float_engine.as_ref(), int8, Some(engine.as_ref()), &image)?;
-            let Found { model, float_layers, pictures } = found;
-            mixed = Some(MixedReport { float_layers, pictures, comparison: compared, budget: lines.clone() });
+            let Found { selection: Selection { best: range, .. }, float_layers, pictures } = found;
+            mixed = Some(MixedReport { float_layers, pictures, range, comparison: compared, budget: lines.clone() });
             candidate = (Written { model, engine, precision: Precision::Mixed }, lines);
         }
         let reason = reason_for_float(choice, &timed, candidate.0.precision, &candidate.1);
@@ -298,9 +299,8 @@ fn note_of_choice(choice: Choice, float_written: bool, mixed: Option<&MixedRepor
 }
 
 struct Chosen {
+    ways: Ways,
     selection: Selection,
-    /// Held-back pictures.
-    images: Vec<f32>,
     range: RangeReport,
     layers: Vec<LayerError>,
 }
@@ -327,9 +327,9 @@ fn quantize(
     let images = planar(&data.train, held_back, &source.preprocess);
     let classes: Vec<usize> = held_back.iter().map(|&i| data.train.labels[i]).collect();
     let ranged = planar(&data.train, calibration, &source.preprocess);
-    let selection = select(&source.network, target.codes(), &source.labels, &ranged, &images, &classes)?;
-    let one = source.network.input_shape().iter().product::<usize>();
-    let few = &images[..one * LAYER_PICTURES.min(held_back.len())];
+    let ways = Ways::new(&source.network, target.codes(), &source.labels, &ranged, (images, classes))?;
+    let selection = ways.select(&BTreeSet::new())?;
+    let (few, _) = ways.sample(LAYER_PICTURES);
     Ok(Chosen {
         layers: compare::layer_errors(&selection.network, &selection.model, few)?,
         range: RangeReport {
@@ -338,8 +338,8 @@ fn quantize(
             digest: leakage::digest(&data.train, calibration),
             trials: selection.trials.clone(),
         },
+        ways,
         selection,
-        images,
     })
 }
 

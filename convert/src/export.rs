@@ -37,8 +37,9 @@ fn emit_float(network: &Folded, labels: &[String], observe: bool) -> ModelProto 
     builder.input(INPUT, &network.input_shape());
     let name = |id: LayerId| if id == 0 { INPUT.to_string() } else { value_name(network, id) };
     for (id, layer) in network.layers.iter().enumerate() {
-        if let LayerOp::Conv { weight, .. } | LayerOp::Linear { weight, .. } = &layer.op {
+        if let LayerOp::Conv { weight, bias, .. } | LayerOp::Linear { weight, bias, .. } = &layer.op {
             builder.floats(&format!("{}.weight", layer.name), &weight_dims(layer, weight.len()), weight);
+            builder.floats(&format!("{}.bias", layer.name), &[bias.len()], bias);
         }
         let inputs: Vec<String> = layer.inputs.iter().map(|&i| name(i)).collect();
         emit(&mut builder, layer, &inputs, &format!("{}.weight", layer.name), &name(id));
@@ -84,7 +85,8 @@ pub(crate) fn weight_dims(layer: &Layer, length: usize) -> Vec<usize> {
     }
 }
 
-/// Writes the nodes of one layer: its operator, then its activation. `weight` names the (possibly dequantized) weight value.
+/// Writes the nodes of one layer: its operator, then its activation. `weight` names the (possibly dequantized) weight value,
+/// the bias is `NAME.bias`.
 pub(crate) fn emit(builder: &mut Builder, layer: &Layer, inputs: &[String], weight: &str, output: &str) {
     let name = layer.name.as_str();
     let sum = format!("{name}.output");
@@ -93,8 +95,7 @@ pub(crate) fn emit(builder: &mut Builder, layer: &Layer, inputs: &[String], weig
     let bias_name = format!("{name}.bias");
     match &layer.op {
         LayerOp::Input => {}
-        LayerOp::Conv { bias, window, groups, .. } => {
-            builder.floats(&bias_name, &[bias.len()], bias);
+        LayerOp::Conv { window, groups, .. } => {
             let mut attributes = geometry(window);
             attributes.insert(0, ints("dilations", &window.dilation));
             attributes.insert(1, int("group", *groups));
@@ -107,8 +108,7 @@ pub(crate) fn emit(builder: &mut Builder, layer: &Layer, inputs: &[String], weig
             builder.node("GlobalAveragePool", name, &[&inputs[0]], &pooled, vec![]);
             builder.node("Flatten", &format!("{name}.flatten"), &[&pooled], &sum, vec![int("axis", 1)]);
         }
-        LayerOp::Linear { bias, .. } => {
-            builder.floats(&bias_name, &[bias.len()], bias);
+        LayerOp::Linear { .. } => {
             builder.node("Gemm", name, &[&inputs[0], weight, &bias_name], &inner, vec![int("transB", 1)]);
         }
     }

@@ -2,15 +2,14 @@
 //!
 //! Layers are ranked by what the logits gain: the model is built with one convolution in float, or with two of which the
 //! second alone reads the first (then the map between them is float too), and its squared error of the logits measured on
-//! pictures that the ranges were not taken from, on the engine that will run. The best one goes back to float; again, until
-//! the caller finds the budget held, or a few layers have not been enough.
+//! pictures that the ranges were not taken from, on the engine that will run. The best one goes back to float and the way to
+//! quantize the rest is chosen anew; again, until the caller finds the budget held, or a few layers have not been enough.
 
+use crate::Result;
 use crate::compare::{BudgetLine, Comparison};
 use crate::fold::{Folded, LayerId, LayerOp};
-use crate::quantize::Codes;
-use crate::select::{Selection, squared_error};
-use crate::{Result, export, onnx};
-use excon_edge::engine;
+use crate::onnx::pb::ModelProto;
+use crate::select::{Selection, Trial, Ways, logits, squared_error};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -28,6 +27,8 @@ pub struct MixedReport {
     pub float_layers: Vec<KeptFloat>,
     /// Pictures they were ranked on.
     pub pictures: usize,
+    /// The way the other layers are quantized.
+    pub range: Trial,
     /// Float against mixed (under `int8`) on the rank half.
     pub comparison: Comparison,
     /// Budgets of the mixed form.
@@ -54,53 +55,50 @@ impl KeptFloat {
 
 /// What was found: the model with the last set of float layers that was tried.
 pub(crate) struct Found {
-    pub model: Vec<u8>,
+    pub selection: Selection,
     pub float_layers: Vec<KeptFloat>,
     pub pictures: usize,
 }
 
-/// Moves layers to float until `holds` says that a model keeps the budget. `images` are planar and normalised.
+/// Moves layers to float until `holds` says that a model keeps the budget; `int8` is the best way with none.
 pub(crate) fn search(
-    selection: &Selection,
-    codes: Codes,
-    labels: &[String],
-    images: &[f32],
-    mut holds: impl FnMut(&[u8]) -> Result<bool>,
+    ways: &Ways,
+    int8: &Selection,
+    mut holds: impl FnMut(&ModelProto) -> Result<bool>,
 ) -> Result<Found> {
-    let network = &selection.network;
-    let one = network.input_shape().iter().product::<usize>().max(1);
-    let pictures = (images.len() / one).min(PICTURES);
-    let images = &images[..pictures * one];
-    let logits = |model: &[u8]| -> Result<Vec<f32>> { Ok(engine::open(model, "model.onnx")?.run(images)?.logits) };
-    let wanted = logits(&onnx::encode(&export::float(network, &[])))?;
-    let build = |float: &BTreeSet<LayerId>| selection.mixed(codes, float, labels).map(|m| onnx::encode(&m));
-    let mut float = BTreeSet::new();
-    let mut model = build(&float)?;
-    let mut error = squared_error(&wanted, &logits(&model)?);
-    let (mut candidates, mut float_layers) = (candidates(network), vec![]);
+    let network = ways.network();
+    let (images, wanted) = ways.sample(PICTURES);
+    let error_of = |model: &ModelProto| logits(model, images).map(|found| squared_error(wanted, &found));
+    let (mut selection, mut float, mut float_layers) = (int8.clone(), BTreeSet::new(), vec![]);
+    let mut error = error_of(&selection.model)?;
+    let mut candidates = candidates(network);
     while float.len() < MOST {
         let mut ranking = vec![];
         for candidate in candidates {
             let with: BTreeSet<LayerId> = float.iter().chain(&candidate).copied().collect();
             let added = with.len() - float.len();
             if added > 0 && with.len() <= MOST {
-                let left = squared_error(&wanted, &logits(&build(&with)?)?);
-                ranking.push(((error - left) / added as f64, left, candidate));
+                let left = error_of(&ways.model(&selection.best, &with)?)?;
+                ranking.push(((error - left) / added as f64, candidate));
             }
         }
         ranking.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let Some((_, left, best)) = ranking.first().filter(|(gain, ..)| *gain > 0.0).cloned() else { break };
-        for id in best.into_iter().filter(|&id| float.insert(id)) {
+        let Some((_, best)) = ranking.first().filter(|(gain, _)| *gain > 0.0).cloned() else { break };
+        let added: Vec<LayerId> = best.into_iter().filter(|&id| float.insert(id)).collect();
+        // What was the least evil beside a layer that spoils everything need not be the best way without it.
+        selection = ways.select(&float)?;
+        let before = std::mem::replace(&mut error, error_of(&selection.model)?);
+        float_layers.extend(added.into_iter().map(|id| {
             let layer = network.layers[id].name.clone();
-            float_layers.push(KeptFloat { layer, error_before: error, error_after: left });
-        }
-        (error, model) = (left, build(&float)?);
-        if holds(&model)? {
+            KeptFloat { layer, error_before: before, error_after: error }
+        }));
+        if holds(&selection.model)? {
             break;
         }
-        candidates = ranking.into_iter().skip(1).take(AGAIN).map(|(.., candidate)| candidate).collect();
+        candidates = ranking.into_iter().skip(1).take(AGAIN).map(|(_, candidate)| candidate).collect();
     }
-    Ok(Found { model, float_layers, pictures })
+    let pictures = images.len() / network.input_shape().iter().product::<usize>().max(1);
+    Ok(Found { selection, float_layers, pictures })
 }
 
 /// Every convolution, and every two with one map between them that nothing else reads.

@@ -49,6 +49,11 @@ impl Builder {
         self.tensor(name, dims, DataType::Int8, values.iter().flat_map(|v| v.to_le_bytes()).collect());
     }
 
+    /// Adds an s32 constant.
+    pub fn integers(&mut self, name: &str, dims: &[usize], values: &[i32]) {
+        self.tensor(name, dims, DataType::Int32, values.iter().flat_map(|v| v.to_le_bytes()).collect());
+    }
+
     fn tensor(&mut self, name: &str, dims: &[usize], data_type: DataType, raw_data: Vec<u8>) {
         self.graph.initializer.push(TensorProto {
             name: name.into(),

@@ -10,8 +10,10 @@
 //!
 //! In a mixed model some convolutions are float: weights without a pair, bias as trained. A map stays float where such a
 //! convolution (or nothing: the picture) computes it and nothing but such convolutions or the pool reads it; every other
-//! map is quantized as above, for sums, max pools and int8 convolutions read bytes alone. [`check`] and [`check_mixed`]
-//! assert all of this on a finished model.
+//! map is quantized as above, for sums, max pools and int8 convolutions read bytes alone. ONNX Runtime takes it upon itself
+//! to round the weights of a convolution that reads a dequantized map, with one scale for all, unless its bias is no stored
+//! float: so there the bias is stored as whole numbers and a power of two each, which stand for the same floats.
+//! [`check`] and [`check_mixed`] assert all of this on a finished model.
 
 use crate::export::{self, FEATURES, INPUT, LOGITS};
 use crate::fold::{Folded, Layer, LayerId, LayerOp};
@@ -111,6 +113,7 @@ pub fn mixed(
         let mut layer = Cow::Borrowed(layer);
         let inputs: Vec<String> = layer.inputs.iter().map(|&i| value(i)).collect();
         let weight_value = format!("{name}.weight");
+        let bias_value = format!("{name}.bias");
         match &network.layers[id].op {
             LayerOp::Conv { weight, .. } if !float.contains(&id) => {
                 let (bytes, weight_scales) = quantize_weight(weight, layer.shape[0]);
@@ -125,6 +128,21 @@ pub fn mixed(
             }
             LayerOp::Conv { weight, .. } | LayerOp::Linear { weight, .. } => {
                 builder.floats(&weight_value, &export::weight_dims(&layer, weight.len()), weight);
+            }
+            _ => {}
+        }
+        match &layer.op {
+            LayerOp::Conv { bias, .. } if float.contains(&id) && quantized[layer.inputs[0]] => {
+                let (integers, powers): (Vec<i32>, Vec<f32>) = bias.iter().map(|&b| whole_and_power(b)).unzip();
+                let part = |part: &str| format!("{name}.bias_{part}");
+                builder.integers(&part("integers"), &[bias.len()], &integers);
+                builder.floats(&part("powers"), &[bias.len()], &powers);
+                let read = [part("integers"), part("powers")];
+                let read: Vec<&str> = read.iter().map(String::as_str).collect();
+                builder.node("DequantizeLinear", &part("dequantize"), &read, &bias_value, vec![int("axis", 0)]);
+            }
+            LayerOp::Conv { bias, .. } | LayerOp::Linear { bias, .. } => {
+                builder.floats(&bias_value, &[bias.len()], bias);
             }
             _ => {}
         }
@@ -157,6 +175,13 @@ fn quantized(network: &Folded, float: &BTreeSet<LayerId>) -> Vec<bool> {
         computed && readers.all(|r| float.contains(&r) || matches!(network.layers[r].op, LayerOp::GlobalPool))
     };
     (0..network.layers.len()).map(|id| maps.contains(&id) && !stays(id)).collect()
+}
+
+/// A number as a whole one of 24 bits times a power of two, exactly, down to 2⁻¹⁰³.
+fn whole_and_power(value: f32) -> (i32, f32) {
+    let exponent = (value.to_bits() >> 23 & 0xff) as i32 - 127;
+    let power = f32::from_bits((((exponent - 23).max(-126) + 127) as u32) << 23);
+    ((value / power).round_ties_even() as i32, power)
 }
 
 /// The bias in whole steps; one too large for an i32 stays as it is.
@@ -239,6 +264,14 @@ impl<'a> Walk<'a> {
                     rule(!pooled, "pool and classifier stay float")?;
                 }
                 "DequantizeLinear" => match self.constant.get(node.input[0].as_str()) {
+                    Some(bias) if bias.data_type == DataType::Int32 as i32 => {
+                        let powers = node.input.get(1).and_then(|name| self.constant.get(name.as_str()));
+                        let each = node.input.len() == 2 && powers.is_some_and(|p| p.dims == bias.dims);
+                        rule(each, "a bias of whole numbers has a power each")?;
+                        let read =
+                            self.reading(&node.output[0]).all(|n| self.is_float(n) && n.input[2] == node.output[0]);
+                        rule(read, "whole numbers are the bias of a float convolution")?;
+                    }
                     Some(weight) => {
                         self.check_scale(node, Some(weight.dims.first().copied().unwrap_or(0)))?;
                         let axis = node.attribute.iter().find(|a| a.name == "axis").map(|a| a.i);
@@ -259,8 +292,17 @@ impl<'a> Walk<'a> {
                 "Conv" if self.is_float(node) => {
                     let map = made_by(0, "DequantizeLinear") || self.is_float_map(&node.input[0]);
                     rule(map, "a float convolution reads a dequantized map or that of a float one")?;
-                    let constant = node.input.len() == 3 && float_constant(1) && float_constant(2);
-                    rule(constant, "weights and bias of a float convolution are float constants")?;
+                    rule(
+                        node.input.len() == 3 && float_constant(1),
+                        "a float convolution's weights are float constants",
+                    )?;
+                    // Else ONNX Runtime rounds its weights.
+                    let bias =
+                        if made_by(0, "DequantizeLinear") { made_by(2, "DequantizeLinear") } else { float_constant(2) };
+                    rule(
+                        bias,
+                        "a float convolution's bias is whole numbers where it reads a dequantized map, else float",
+                    )?;
                     self.check_activation(node)?;
                 }
                 "Conv" => {
@@ -375,5 +417,23 @@ impl<'a> Walk<'a> {
             other => other,
         };
         value == INPUT || computed.is_some_and(|n| self.is_float(n))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bias_of_whole_numbers_and_powers_is_the_same_bias() {
+        let mut value = 1.0f32;
+        for step in 0..20_000 {
+            // From 1e30 down to 1e-30, of both signs, and 0.
+            value = (value * -1.618_034) % 1e6;
+            let value = if step % 7 == 0 { 0.0 } else { value * 10f32.powi(step % 60 - 30) };
+            let (whole, power) = whole_and_power(value);
+            assert_eq!(whole as f32 * power, value, "{whole} {power}");
+            assert!(power.is_normal() && whole.unsigned_abs() < 1 << 24);
+        }
     }
 }

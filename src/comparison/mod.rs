@@ -173,6 +173,9 @@ impl Comparison {
                 logs.push(Vec::new());
                 rows.len() - 1
             });
+            if let Some(reason) = report.as_ref().and_then(|r: &Report| r.evaluation.no_map.as_ref()) {
+                notes.push(format!("{}: no figures of maps: {reason}", path.display()));
+            }
             rows[index].runs.push(member);
             rows[index].reports.extend(report);
             logs[index].push(log);

@@ -41,6 +41,7 @@ fn measured_without_a_map() {
     // Laid beside others, it has no figures of maps either.
     excon(here, &[&evaluate[..], &["--out", "hidden.json"]].concat()).expect(0);
     let json = excon(here, &["report", "hidden.json", "--format", "json"]).expect(0).json();
+    assert!(json["notes"].to_string().contains("no figures of maps"), "{json}");
     let figures = json["rows"][0]["figures"].as_object().unwrap();
     assert!(figures.contains_key("accuracy") && !figures.contains_key("drop") && !figures.contains_key("deletion"));
 }

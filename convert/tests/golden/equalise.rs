@@ -7,7 +7,7 @@ use excon_convert::fold::{Folded, LayerOp};
 use excon_convert::probe::Probe;
 use excon_convert::quantize::{Codes, dequantize, quantize_weight};
 use excon_convert::range::Observed;
-use excon_convert::select::select;
+use excon_convert::select::Ways;
 use excon_train::network::{Stem, build};
 
 /// ReLU6 and depthwise convolutions.
@@ -115,7 +115,9 @@ fn channels_that_lie_far_apart_are_equalised() {
     assert!(gap <= 1e-3, "pulling apart changes nothing: {gap}");
     let (calibration, held_back) = images.split_at(6 * ONE);
     let classes: Vec<usize> = integers("network/batch.safetensors", "label")[6..].iter().map(|&l| l as usize).collect();
-    let chosen = select(&network, Codes::Symmetric, &labels(), calibration, held_back, &classes).unwrap();
+    let held_back = (held_back.to_vec(), classes);
+    let ways = Ways::new(&network, Codes::Symmetric, &labels(), calibration, held_back).unwrap();
+    let chosen = ways.select(&Default::default()).unwrap();
     let least = |equalised: bool| {
         let of = chosen.trials.iter().filter(|t| t.equalised == equalised && !t.bias_corrected);
         of.map(|t| t.logit_error).fold(f64::INFINITY, f64::min)

@@ -7,7 +7,8 @@ use excon_convert::onnx::{decode, encode, pb};
 use excon_convert::probe::Probe;
 use excon_convert::quantize::{Codes, check, dequantize, int8, quantize, quantize_weight};
 use excon_convert::range::{Method, Observed};
-use excon_convert::{Error, export, select};
+use excon_convert::select::Ways;
+use excon_convert::{Error, export};
 
 const DATA: &str = "quantization/data.safetensors";
 
@@ -179,7 +180,9 @@ fn the_measured_best_way_wins() {
     let (network, images) = (folded(), pictures());
     let (calibration, held_back) = images.split_at(6 * ONE);
     let classes: Vec<usize> = integers("network/batch.safetensors", "label")[6..].iter().map(|&l| l as usize).collect();
-    let chosen = select::select(&network, Codes::Full, &labels(), calibration, held_back, &classes).unwrap();
+    let held_back = (held_back.to_vec(), classes);
+    let ways = Ways::new(&network, Codes::Full, &labels(), calibration, held_back).unwrap();
+    let chosen = ways.select(&Default::default()).unwrap();
     assert_eq!(chosen.trials.len(), 2 * Method::ALL.len() + 1, "as trained, equalised, the best with corrected biases");
     assert!(chosen.trials.contains(&chosen.best));
     assert!(chosen.trials.iter().all(|t| t.logit_error >= chosen.best.logit_error && t.pictures == 6));
