@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 const PICTURES: usize = 48;
 /// Most layers that go back to float: with more of them little is left of int8.
 const MOST: usize = 8;
-/// Of the first ranking so many are measured again for every further step.
+/// Of a ranking so many are measured again for the next step, and all where none of them gains.
 const AGAIN: usize = 8;
 
 /// The mixed form of a network.
@@ -71,10 +71,11 @@ pub(crate) fn search(
     let error_of = |model: &ModelProto| logits(model, images).map(|found| squared_error(wanted, &found));
     let (mut selection, mut float, mut float_layers) = (int8.clone(), BTreeSet::new(), vec![]);
     let mut error = error_of(&selection.model)?;
-    let mut candidates = candidates(network);
+    let all = candidates(network);
+    let (mut measured, mut whole) = (all.clone(), true);
     while float.len() < MOST {
         let mut ranking = vec![];
-        for candidate in candidates {
+        for candidate in measured {
             let with: BTreeSet<LayerId> = float.iter().chain(&candidate).copied().collect();
             let added = with.len() - float.len();
             if added > 0 && with.len() <= MOST {
@@ -83,7 +84,13 @@ pub(crate) fn search(
             }
         }
         ranking.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let Some((_, best)) = ranking.first().filter(|(gain, _)| *gain > 0.0).cloned() else { break };
+        let Some((_, best)) = ranking.first().filter(|(gain, _)| *gain > 0.0).cloned() else {
+            if whole {
+                break;
+            }
+            (measured, whole) = (all.clone(), true);
+            continue;
+        };
         let added: Vec<LayerId> = best.into_iter().filter(|&id| float.insert(id)).collect();
         // What was the least evil beside a layer that spoils everything need not be the best way without it.
         selection = ways.select(&float)?;
@@ -95,7 +102,8 @@ pub(crate) fn search(
         if holds(&selection.model)? {
             break;
         }
-        candidates = ranking.into_iter().skip(1).take(AGAIN).map(|(_, candidate)| candidate).collect();
+        measured = ranking.into_iter().skip(1).take(AGAIN).map(|(_, candidate)| candidate).collect();
+        whole = false;
     }
     let pictures = images.len() / network.input_shape().iter().product::<usize>().max(1);
     Ok(Found { selection, float_layers, pictures })
