@@ -1,10 +1,10 @@
 //! Networks of both precisions: most layers in int8, the few that 8 bits would spoil in float.
 //!
 //! A [`Graph`] of this format says of each map whether it is held in codes, and of each convolution whether its weights are
-//! signed bytes. [`build`] cuts it into parts of one precision, each as large as the order of the steps allows ([`split`]),
+//! signed bytes. [`build`] cuts it into parts of one precision, each as large as the order of the steps allows,
 //! and gives every part to the kernels of that precision: inside a part nothing is different from a whole network, and
-//! its int8 is bit for bit that of [`int8`]. Between parts maps lie planar in f32, which is exact for codes:
-//! a dequantized code is quantized to itself.
+//! its int8 is bit for bit that of [`int8`](crate::kernel::int8). Between parts maps lie planar in f32, which is exact for
+//! codes: a dequantized code is quantized to itself.
 //!
 //! A step is int8 where everything it touches is in codes and its weights, if any, are bytes; every other step is float
 //! and reads codes dequantized. A float step whose result is held in codes has it rounded by the next int8 part.
