@@ -3,9 +3,9 @@
 //! (`Build::spend`).
 
 use super::view::{Outcome, axis};
-use excon_edge::engine::onnx::Attributes;
+use excon_edge::engine::onnx::{Attributes, Stored};
 use std::sync::Arc;
-use tract_onnx::pb::{TensorProto, tensor_proto::DataType};
+use tract_onnx::pb::TensorProto;
 
 /// A tensor of known values.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,30 +43,10 @@ impl Constant {
     /// A stored tensor; the reader has checked that it is complete.
     pub fn stored(tensor: &TensorProto) -> Self {
         let dims = tensor.dims.iter().map(|&d| d as usize).collect();
-        let raw = &tensor.raw_data;
-        let data = match DataType::try_from(tensor.data_type) {
-            Ok(DataType::Float) if raw.is_empty() => Data::Float(tensor.float_data.as_slice().into()),
-            Ok(DataType::Float) => Data::Float(raw.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()),
-            Ok(DataType::Double) if raw.is_empty() => {
-                Data::Float(tensor.double_data.iter().map(|&v| v as f32).collect())
-            }
-            Ok(DataType::Double) => {
-                Data::Float(raw.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b) as f32).collect())
-            }
-            Ok(DataType::Int8 | DataType::Uint8) if raw.is_empty() => {
-                Data::Float(tensor.int32_data.iter().map(|&v| v as f32).collect())
-            }
-            Ok(DataType::Int8) => Data::Float(raw.iter().map(|&b| f32::from(b as i8)).collect()),
-            Ok(DataType::Uint8) => Data::Float(raw.iter().map(|&b| f32::from(b)).collect()),
-            Ok(DataType::Int32 | DataType::Bool) if raw.is_empty() => {
-                Data::Int(tensor.int32_data.iter().map(|&v| i64::from(v)).collect())
-            }
-            Ok(DataType::Bool) => Data::Int(raw.iter().map(|&b| i64::from(b)).collect()),
-            Ok(DataType::Int32) => {
-                Data::Int(raw.as_chunks().0.iter().map(|b| i64::from(i32::from_le_bytes(*b))).collect())
-            }
-            _ if raw.is_empty() => Data::Int(tensor.int64_data.as_slice().into()),
-            _ => Data::Int(raw.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect()),
+        let data = match Stored::of(tensor) {
+            Some(Stored::Integers(values)) => Data::Int(values.into()),
+            Some(numbers) => Data::Float(numbers.into_floats().into()),
+            None => Data::Int(Arc::new([])),
         };
         Self { dims, data }
     }

@@ -7,11 +7,13 @@
 
 mod attributes;
 mod read;
+mod stored;
 mod wire;
 
 use super::Shapes;
 pub use attributes::Attributes;
 pub use read::{MAX_BYTES, MAX_NODES, operator_set, read, shorten};
+pub use stored::Stored;
 use tract_onnx::pb::{
     GraphProto, ModelProto, ValueInfoProto, tensor_proto::DataType, tensor_shape_proto::dimension::Value, type_proto,
 };

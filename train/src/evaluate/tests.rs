@@ -76,7 +76,7 @@ fn without_maps_nothing_is_said_of_them() {
     let (split, preprocess) = split();
     let weight = (0..10).flat_map(|k| [k as f32, 0.0]).collect();
     let head = LinearHead::new(10, 2, weight, vec![0.0; 10]).unwrap();
-    let e = evaluate(&OneCell, &head, &split, &preprocess, 1.0).unwrap();
+    let e = evaluate(&OneCell, &head, &split, &preprocess, &Scaling::default()).unwrap();
     assert_eq!(e.no_map.as_deref(), Some(NO_MAP));
     assert!(e.faithfulness.is_none() && e.localisation.is_none() && e.completeness_residual < 1e-5);
     let x = explanations(&OneCell, &head, &split, &preprocess, 4, &mut |_| ()).unwrap().unwrap();

@@ -1,6 +1,6 @@
 //! Stored parts of an ONNX graph as plain numbers: windows, tensors, dequantized weights.
 
-use super::super::onnx::Attributes;
+use super::super::onnx::{Attributes, Stored};
 use super::Lowered;
 use crate::kernel::graph::Window;
 use tract_onnx::pb::{TensorProto, tensor_proto::DataType};
@@ -73,25 +73,15 @@ pub(super) fn window(attributes: &Attributes<'_>, kernel: [usize; 2]) -> Lowered
 
 /// Values of a stored tensor of 64-bit whole numbers, such as axes.
 pub(super) fn ints(tensor: &TensorProto) -> Lowered<Vec<i64>> {
-    match tensor {
-        t if t.data_type != DataType::Int64 as i32 => Err("its axes are no whole numbers".into()),
-        t if t.raw_data.is_empty() => Ok(t.int64_data.clone()),
-        t => Ok(t.raw_data.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect()),
+    match Stored::of(tensor) {
+        Some(Stored::Integers(values)) if tensor.data_type == DataType::Int64 as i32 => Ok(values),
+        _ => Err("its axes are no whole numbers".into()),
     }
 }
 
-/// Values of a stored tensor of bytes, i32 or f32; the gate has checked that they are complete.
+/// Values of a stored tensor of bytes, i32 or f32; of another type none.
 pub(super) fn floats(tensor: &TensorProto) -> Vec<f32> {
-    let raw = &tensor.raw_data;
-    match DataType::try_from(tensor.data_type) {
-        Ok(DataType::Float) if raw.is_empty() => tensor.float_data.clone(),
-        Ok(DataType::Float) => raw.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-        Ok(DataType::Int8 | DataType::Uint8 | DataType::Int32) if raw.is_empty() => {
-            tensor.int32_data.iter().map(|&v| v as f32).collect()
-        }
-        Ok(DataType::Int8) => raw.iter().map(|&b| f32::from(b as i8)).collect(),
-        Ok(DataType::Uint8) => raw.iter().map(|&b| f32::from(b)).collect(),
-        Ok(DataType::Int32) => raw.as_chunks::<4>().0.iter().map(|b| i32::from_le_bytes(*b) as f32).collect(),
-        _ => vec![],
-    }
+    let numbers = [DataType::Float, DataType::Int8, DataType::Uint8, DataType::Int32].map(|kind| kind as i32);
+    let stored = numbers.contains(&tensor.data_type).then(|| Stored::of(tensor)).flatten();
+    stored.map_or_else(Vec::new, Stored::into_floats)
 }

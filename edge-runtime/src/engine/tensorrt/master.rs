@@ -4,6 +4,7 @@
 //! The change loses nothing: a code times its scale, divided by the scale again, rounds to the same code. Files that
 //! TensorRT cannot take for another reason, such as unsigned bytes, are refused with the node.
 
+use crate::engine::onnx::Stored;
 use crate::engine::{Shapes, onnx};
 use crate::file;
 use prost::Message;
@@ -110,11 +111,9 @@ fn pair_weights(graph: &mut GraphProto) -> Result<(), String> {
             nodes.push(node);
             continue;
         };
-        let values = match DataType::try_from(codes.data_type) {
-            Ok(DataType::Int8) => codes.raw_data.iter().map(|&b| f32::from(b as i8)).collect::<Vec<_>>(),
-            Ok(DataType::Int32) => codes.raw_data.as_chunks().0.iter().map(|&b| i32::from_le_bytes(b) as f32).collect(),
-            _ => return Err(fail("TensorRT takes weights in signed bytes alone")),
-        };
+        let signed = [DataType::Int8 as i32, DataType::Int32 as i32].contains(&codes.data_type);
+        let values = signed.then(|| Stored::of(codes)).flatten().map(Stored::into_floats);
+        let values = values.ok_or_else(|| fail("TensorRT takes weights in signed bytes alone"))?;
         let row = values.len() / scales.len().max(1);
         let real: Vec<f32> = values.iter().enumerate().map(|(i, v)| v * scales[i / row.max(1)]).collect();
         if codes.data_type == DataType::Int32 as i32 {
@@ -156,8 +155,7 @@ fn floats(tensor: &TensorProto) -> Result<Vec<f32>, &'static str> {
     if tensor.data_type != DataType::Float as i32 {
         return Err("its scale is not 32-bit float");
     }
-    let raw: Vec<f32> = tensor.raw_data.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
-    let values = if raw.is_empty() { tensor.float_data.clone() } else { raw };
+    let values = Stored::of(tensor).map_or_else(Vec::new, Stored::into_floats);
     if values.is_empty() { Err("its scale is empty") } else { Ok(values) }
 }
 
