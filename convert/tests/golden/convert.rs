@@ -14,8 +14,7 @@ use excon_train::dataset::{Dataset, OpenOptions, Split, open};
 use std::path::Path;
 use std::sync::OnceLock;
 
-pub const PREPROCESS: Preprocess =
-    Preprocess { size: SIDE, mean: [0.5071, 0.4867, 0.4408], std: [0.2675, 0.2565, 0.2761] };
+const PREPROCESS: Preprocess = Preprocess { size: SIDE, mean: [0.5071, 0.4867, 0.4408], std: [0.2675, 0.2565, 0.2761] };
 
 pub fn source() -> Source {
     Source {
