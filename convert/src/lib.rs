@@ -1,5 +1,6 @@
 //! From a trained network to what a board runs: export, fold, quantize, compare, fit, seal. [`convert()`] does all of it.
 
+mod choose;
 pub mod compare;
 mod convert;
 pub mod equalise;
