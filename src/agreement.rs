@@ -1,26 +1,18 @@
 //! How far two forms of one network agree on the same pictures: classes, figures, logits, maps, layer by layer.
 //!
-//! A and B may be a run, a bundle, an ONNX file, or one of the last two on stock tract. Each side's probabilities are at
-//! its own temperature, a bundle's or one fitted on validation. Differences carry 95 % intervals of the pairs.
+//! A and B are what `form` opens. Each side's probabilities are at its own temperature, a bundle's or one fitted on
+//! validation. Differences carry 95 % intervals of the pairs.
 
 use crate::failure::{Failure, Result};
+use crate::form::Form;
 use crate::model::Model;
-use excon_convert::compare::{Difference, LayerError, Side as Logits, compare, layer_errors};
-use excon_convert::fold::Folded;
-use excon_convert::onnx;
-use excon_convert::weights::Weights;
-use excon_edge::bundle::Bundle;
-use excon_edge::engine::tract::TractEngine;
-use excon_edge::engine::{self, Engine, NO_MAP};
+use excon_convert::compare::{Difference, LayerError, Side as Logits, compare, noise};
+use excon_edge::engine::{Engine, NO_MAP};
 use excon_edge::probability::{Metrics, Scaling, argmax};
 use excon_edge::saliency::class_activation_map;
-use excon_train::checkpoint::Run;
-use excon_train::config::Device;
 use excon_train::dataset::{Dataset, Split};
 use excon_train::evaluate::planar;
 use serde::Serialize;
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Instant;
 
 /// Schema of [`Agreement`].
@@ -29,73 +21,6 @@ pub const SCHEMA: &str = "excon.compare/1";
 const BATCH: usize = 64;
 /// Pictures behind the layers' noise, and behind the time of one.
 const FEW: usize = 32;
-/// Before a path: run the file on stock tract.
-const TRACT: &str = "tract:";
-
-/// One of the two.
-pub struct Form {
-    /// As it was given.
-    pub given: String,
-    /// Its network.
-    pub model: Model,
-    /// The file's ONNX bytes, where it is a file.
-    onnx: Option<Vec<u8>>,
-    /// The run, where it is one.
-    run: Option<Run>,
-}
-
-/// Opens both; an ONNX file alone takes classes and preprocessing from the other.
-pub fn open(a: &str, b: &str) -> Result<[Form; 2]> {
-    let is_onnx = |given: &str| given.ends_with(".onnx");
-    match (is_onnx(a), is_onnx(b)) {
-        (true, true) => Err(Failure::usage(
-            "an ONNX file alone says neither classes nor preprocessing; give a run or a bundle as one of the two",
-        )),
-        (true, false) => {
-            let second = Form::open(b, None)?;
-            Ok([Form::open(a, Some(&second.model))?, second])
-        }
-        (false, _) => {
-            let first = Form::open(a, None)?;
-            let second = Form::open(b, is_onnx(b).then_some(&first.model))?;
-            Ok([first, second])
-        }
-    }
-}
-
-impl Form {
-    fn open(given: &str, like: Option<&Model>) -> Result<Self> {
-        let (tract, path) = match given.strip_prefix(TRACT) {
-            Some(path) => (true, Path::new(path)),
-            None => (false, Path::new(given)),
-        };
-        let given = given.to_string();
-        if path.join("run.json").is_file() {
-            if tract {
-                return Err(Failure::usage(format!("{TRACT} runs a bundle or an ONNX file; {given} is a run")));
-            }
-            let run = Run::open(path)?;
-            return Ok(Self { given, model: Model::from_run(&run, Device::Cpu)?, onnx: None, run: Some(run) });
-        }
-        let (mut model, bytes) = match like {
-            Some(like) => {
-                let bytes = std::fs::read(path)
-                    .map_err(|e| Failure::input(format!("{} cannot be read: {e}", path.display())))?;
-                let engine: Arc<dyn Engine> = engine::open(&bytes, &given)?.into();
-                (like.on(engine), bytes)
-            }
-            None => {
-                let bundle = Bundle::open(path)?;
-                (Model::from_bundle(&bundle, path)?, bundle.model.clone())
-            }
-        };
-        if tract {
-            // A bundle's temperature was fitted on another engine.
-            model = model.on(Arc::new(TractEngine::from_onnx(&bytes, &given)?));
-        }
-        Ok(Self { given, model, onnx: Some(bytes), run: None })
-    }
-}
 
 /// What one form comes to.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -144,7 +69,8 @@ pub struct Agreement {
     pub map_cosine: Option<f64>,
     /// Why nothing is said of maps; `null` where both have them.
     pub no_map: Option<String>,
-    /// The same as `features_db` after each layer, where A is a run and B a quantized form of it.
+    /// The same as `features_db` after each layer, where both have the same maps and are not both our own files on our
+    /// own engines.
     pub layers: Option<Vec<LayerError>>,
 }
 
@@ -174,11 +100,12 @@ impl Noise {
 impl Agreement {
     /// Measures both on a split; `at` hears how many pictures are done.
     pub fn measure(
-        [a, b]: &[Form; 2],
+        forms: &[Form; 2],
         data: &Dataset,
         (name, split): (&str, &Split),
         at: &mut dyn FnMut(usize),
     ) -> Result<Self> {
+        let [a, b] = forms;
         let (shapes, others) = (a.model.engine.shapes(), b.model.engine.shapes());
         if shapes.input != others.input || shapes.classes != others.classes || a.model.labels != b.model.labels {
             return Err(Failure::input(format!(
@@ -189,11 +116,14 @@ impl Agreement {
         let (mut logits, mut features, mut values) = (Noise::default(), Noise::default(), [vec![], vec![]]);
         let mut cosines = vec![];
         let each: usize = shapes.features.iter().product();
-        let alike = shapes.features == others.features;
+        let alike = shapes.features == others.features && each > 0;
         for indices in (0..split.len()).collect::<Vec<_>>().chunks(BATCH) {
             let run = |model: &Model| model.engine.run(&planar(split, indices, &model.preprocess));
             let (x, y) = (run(&a.model)?, run(&b.model)?);
-            logits.add(&x.logits, &y.logits);
+            match a.shifted || b.shifted {
+                true => logits.add(&centred(&x.logits, shapes.classes), &centred(&y.logits, shapes.classes)),
+                false => logits.add(&x.logits, &y.logits),
+            }
             if alike {
                 features.add(&x.features, &y.features);
             }
@@ -236,7 +166,7 @@ impl Agreement {
                 .iter()
                 .find(|f| !f.model.engine.shapes().explains())
                 .map(|f| format!("{}: {NO_MAP}", f.given)),
-            layers: layers(a, b, split)?,
+            layers: layers(forms, split)?,
         })
     }
 }
@@ -263,13 +193,28 @@ fn fastest(engine: &dyn Engine, image: &[f32]) -> Result<f64> {
     Ok(1e3 * least)
 }
 
-/// Noise after each layer, where A is a run and B has its maps by the same names.
-fn layers(a: &Form, b: &Form, split: &Split) -> Result<Option<Vec<LayerError>>> {
-    let (Some(run), Some(bytes)) = (&a.run, &b.onnx) else { return Ok(None) };
-    let weights = Weights::read(&run.path.join("model.safetensors"))?;
-    let folded = Folded::new(&run.manifest.graph, &weights, run.manifest.preprocess.size)?;
-    let model = onnx::decode(bytes)?;
+/// Logits as logarithms of probabilities, which leaves out what a picture adds to all of them.
+fn centred(logits: &[f32], classes: usize) -> Vec<f32> {
+    let row = |row: &[f32]| -> Vec<f32> {
+        let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum = row.iter().map(|v| f64::from(v - most).exp()).sum::<f64>();
+        row.iter().map(|v| (f64::from(v - most) - sum.ln()) as f32).collect()
+    };
+    logits.chunks_exact(classes).flat_map(row).collect()
+}
+
+/// Noise after each layer, where both have maps of the same names and there is something to say of them.
+fn layers(forms: &[Form; 2], split: &Split) -> Result<Option<Vec<LayerError>>> {
+    let [a, b] = forms;
+    if !(a.has_own_layers() || b.has_own_layers()) {
+        return Ok(None);
+    }
+    let (Some((model, maps)), Some((other, others))) = (a.layers()?, b.layers()?) else { return Ok(None) };
+    if maps.is_empty() || maps.iter().any(|map| others.iter().all(|other| other.value != map.value)) {
+        return Ok(None);
+    }
     let few: Vec<usize> = (0..split.len().min(FEW)).collect();
-    // A file of other layers has no maps of these names; then there is nothing to say layer by layer.
-    Ok(layer_errors(&folded, &model, &planar(split, &few, &a.model.preprocess)).ok())
+    let images = planar(split, &few, &a.model.preprocess);
+    let both = [a.look_into(&model, &maps)?, b.look_into(&other, &maps)?];
+    Ok(Some(noise(&maps, &images, a.model.engine.shapes().input, both)?))
 }

@@ -9,6 +9,7 @@ mod comparison;
 mod demo;
 mod evaluation;
 mod failure;
+mod form;
 mod model;
 mod settings;
 mod terminal;

@@ -3,8 +3,9 @@
 //! Each side uses the temperature that was fitted for it, on other pictures. A budget is judged with a 95 % interval of
 //! the paired difference, so that "met by luck" and "too few pictures to tell" are said and not hidden.
 
-use crate::fold::Folded;
-use crate::onnx::pb::ModelProto;
+use crate::fold::{Folded, LayerId};
+use crate::onnx::pb::{ModelProto, NodeProto};
+use crate::onnx::unshaped;
 use crate::probe::Probe;
 use crate::{Error, Result, export};
 use excon_edge::bundle::BudgetItem;
@@ -211,34 +212,81 @@ pub struct LayerError {
 /// # Errors
 /// When an engine fails.
 pub fn layer_errors(network: &Folded, int8: &ModelProto, images: &[f32]) -> Result<Vec<LayerError>> {
-    let float = export::observed(network);
-    let names: Vec<String> =
-        float.graph.iter().flat_map(|g| &g.output).skip(1).map(|output| output.name.clone()).collect();
-    let mut watched = int8.clone();
+    let maps = maps_of(network);
+    let look = |model: &ModelProto| -> Result<Look> {
+        let probe = Probe::new(&watched(model, &maps), network.input_shape())?;
+        Ok(Box::new(move |image| probe.run(image)))
+    };
+    noise(&maps, images, network.input_shape(), [look(&export::float(network, &[]))?, look(int8)?])
+}
+
+/// A layer and the value that its map has in a model, float or quantized.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedMap {
+    /// The layer's node.
+    pub layer: String,
+    /// The value.
+    pub value: String,
+}
+
+/// The maps of a network, in its order.
+pub fn maps_of(network: &Folded) -> Vec<NamedMap> {
+    let named =
+        |id: LayerId| NamedMap { layer: network.layers[id].name.clone(), value: export::value_name(network, id) };
+    export::maps(network).into_iter().filter(|&id| id != 0).map(named).collect()
+}
+
+/// The maps of a model that this crate wrote, by the names that it gives to nodes and values.
+pub fn maps_in(model: &ModelProto) -> Vec<NamedMap> {
+    let map = |node: &NodeProto| {
+        let value = node.output.first()?;
+        let layer = match value.strip_suffix(".output") {
+            Some(layer) if !matches!(node.op_type.as_str(), "Flatten" | "Gemm") => layer,
+            None if value == export::FEATURES => {
+                let (before, inside) = (node.input.first()?, &node.name);
+                before.strip_suffix(".before_relu").or(inside.strip_suffix(".dequantize")).unwrap_or(inside)
+            }
+            _ => return None,
+        };
+        (layer != export::INPUT).then(|| NamedMap { layer: layer.into(), value: value.clone() })
+    };
+    model.graph.iter().flat_map(|graph| &graph.node).filter_map(map).collect()
+}
+
+/// A model that gives maps and nothing else.
+pub fn watched(model: &ModelProto, maps: &[NamedMap]) -> ModelProto {
+    let mut watched = model.clone();
     if let Some(graph) = &mut watched.graph {
-        // The same maps, dequantized; `features` is an output already.
-        let known: Vec<String> = graph.output.iter().map(|o| o.name.clone()).collect();
-        let declared = float.graph.iter().flat_map(|g| &g.output).filter(|o| !known.contains(&o.name));
-        graph.output.extend(declared.cloned());
+        graph.output = maps.iter().map(|map| unshaped(&map.value)).collect();
     }
-    let probes = [Probe::new(&float, network.input_shape())?, Probe::new(&watched, network.input_shape())?];
-    let one = network.input_shape().iter().product::<usize>().max(1);
-    let mut sums = vec![(0.0f64, 0.0f64); names.len()];
-    for image in images.chunks_exact(one) {
-        let (f, q) = (probes[0].run(image)?, probes[1].run(image)?);
-        for (sum, (a, b)) in sums.iter_mut().zip(f[1..].iter().zip(&q[1..])) {
+    watched
+}
+
+/// What computes maps of a picture (planar, normalised).
+pub type Look = Box<dyn Fn(&[f32]) -> Result<Vec<Vec<f32>>>>;
+
+/// Signal-to-noise ratio of maps that `a` and `b` compute from one picture of the shape `input`, over all of `images`.
+///
+/// # Errors
+/// When one of the two fails, or their maps have other sizes.
+pub fn noise(maps: &[NamedMap], images: &[f32], input: [usize; 3], [a, b]: [Look; 2]) -> Result<Vec<LayerError>> {
+    let mut sums = vec![(0.0f64, 0.0f64); maps.len()];
+    for image in images.chunks_exact(input.iter().product::<usize>().max(1)) {
+        let (a, b) = (a(image)?, b(image)?);
+        for ((sum, map), (a, b)) in sums.iter_mut().zip(maps).zip(a.iter().zip(&b)) {
+            if a.len() != b.len() {
+                let reason = format!("its map has {} values in one of the two and {} in the other", a.len(), b.len());
+                return Err(Error::Network { node: map.layer.clone(), reason });
+            }
             sum.0 += a.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
             sum.1 += a.iter().zip(b).map(|(x, y)| (f64::from(*x) - f64::from(*y)).powi(2)).sum::<f64>();
         }
     }
-    let ratio = |layer: &str, value: &str| {
-        let at = names.iter().position(|n| n == value)?;
-        let (signal, noise) = sums[at];
-        let signal_to_noise_db = (noise > 0.0 && signal > 0.0).then(|| 10.0 * (signal / noise).log10());
-        Some(LayerError { layer: layer.into(), signal_to_noise_db })
+    let ratio = |(map, (signal, noise)): (&NamedMap, (f64, f64))| LayerError {
+        layer: map.layer.clone(),
+        signal_to_noise_db: (noise > 0.0 && signal > 0.0).then(|| 10.0 * (signal / noise).log10()),
     };
-    let maps = export::maps(network).into_iter().filter(|&id| id != 0);
-    Ok(maps.filter_map(|id| ratio(&network.layers[id].name, &export::value_name(network, id))).collect())
+    Ok(maps.iter().zip(sums).map(ratio).collect())
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod leakage;
 pub mod looks;
 mod mixed;
 pub mod onnx;
+pub mod peer;
 pub mod probe;
 pub mod quantize;
 pub mod range;

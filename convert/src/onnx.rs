@@ -117,11 +117,20 @@ pub fn decode(bytes: &[u8]) -> Result<ModelProto> {
     ModelProto::decode(bytes).map_err(|e| Error::Rule { node: "model".into(), reason: format!("does not decode: {e}") })
 }
 
+/// A value of type f32 whose shape is left to the reader.
+pub(crate) fn unshaped(name: &str) -> ValueInfoProto {
+    typed(name, None)
+}
+
 fn value(name: &str, dims: &[usize]) -> ValueInfoProto {
     let dimension = |value| Dimension { value: Some(value), ..Dimension::default() };
     let mut dim = vec![dimension(dimension::Value::DimParam("batch".into()))];
     dim.extend(dims.iter().map(|&d| dimension(dimension::Value::DimValue(d as i64))));
-    let tensor = type_proto::Tensor { elem_type: DataType::Float as i32, shape: Some(TensorShapeProto { dim }) };
+    typed(name, Some(TensorShapeProto { dim }))
+}
+
+fn typed(name: &str, shape: Option<TensorShapeProto>) -> ValueInfoProto {
+    let tensor = type_proto::Tensor { elem_type: DataType::Float as i32, shape };
     let r#type = Some(TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..TypeProto::default() });
     ValueInfoProto { name: name.into(), r#type, ..ValueInfoProto::default() }
 }

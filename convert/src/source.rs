@@ -81,7 +81,7 @@ impl Source {
     /// # Errors
     /// When the network has another number of classes than the data set, or how it was fed is out of range.
     pub fn from_onnx(path: &Path, imported: Imported, data: &Dataset, feeding: &Feeding) -> Result<Self> {
-        let Imported { network, size, input, mut notes } = imported;
+        let Imported { network, size, input, mut notes, .. } = imported;
         if network.classes() != data.labels.len() {
             let (classes, labels) = (network.classes(), data.labels.len());
             let reason =

@@ -1,8 +1,9 @@
 //! `excon compare`: two forms of one network, picture by picture and layer by layer.
 
 use super::evaluate::Which;
-use crate::agreement::{self, Agreement, Form, Side};
+use crate::agreement::{Agreement, Side};
 use crate::failure::{Failure, Result};
+use crate::form::{self, Form};
 use crate::terminal::{self, Format, Progress, percent};
 use clap::Args;
 use excon_convert::compare::Difference;
@@ -18,13 +19,16 @@ use std::path::PathBuf;
 Examples:
   excon compare runs/mine mine.excon --data PHOTOS
   excon compare mine.excon tract:mine.excon --data PHOTOS
+  excon compare mine.excon onnxruntime:mine.excon --data PHOTOS
   excon compare runs/mine mine-float.onnx --data PHOTOS --limit 200 --out compare.html
 
-`tract:` before a bundle or an ONNX file runs it on stock tract instead of this toolkit's own kernels. An ONNX file alone
-takes classes and preprocessing from the other side. Noise by layer needs a run as A and a converted form of it as B.
+`tract:` before a bundle or an ONNX file runs it on stock tract instead of this toolkit's own kernels; `onnxruntime:` and
+`openvino:` in those, on one thread of the Python that EXCON_PYTHON names (python3), which needs the package of that name and
+numpy. An ONNX file alone takes classes and preprocessing from the other side; it may be another program's. Noise by layer
+needs the same layers on both sides, and a run, another program's network or another runtime on one.
 Losses are positive where B is worse; their intervals are 95 %, over pairs of answers.")]
 pub struct Compare {
-    /// The first: RUN, FILE.excon, FILE.onnx or tract:FILE
+    /// The first: RUN, FILE.excon or FILE.onnx; a file also with tract:, onnxruntime: or openvino: before it
     a: String,
     /// The second
     b: String,
@@ -45,7 +49,7 @@ pub struct Compare {
 impl Compare {
     /// Compares.
     pub fn run(&self, format: Format) -> Result<()> {
-        let forms = agreement::open(&self.a, &self.b)?;
+        let forms = form::open(&self.a, &self.b)?;
         let data = forms[0].model.data(&self.data)?;
         if data.is_multi_label() {
             return Err(Failure::usage("a comparison needs one class per picture; these have sets of labels"));

@@ -3,11 +3,11 @@
 use super::{excon, excon_edge, photographs};
 use ::excon_edge::bundle::Bundle;
 use ::excon_edge::engine::{self, Engine, tract::TractEngine};
+use excon_convert::peer::{PYTHON, PeerEngine, Runtime};
 use excon_train::dataset::{self, OpenOptions};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 /// Two epochs prove the chain: report, page, bundle, and the board's command on the demo's bundle.
 #[test]
@@ -38,7 +38,7 @@ fn the_demo_ends_with_a_report_and_a_bundle_that_the_board_accepts() {
     }
 
     agrees_with_stock_tract(&here.join("demo/trashnet.excon"));
-    agrees_with_onnx_runtime(&here.join("demo/trashnet.excon"));
+    agrees_with_other_runtimes(&here.join("demo/trashnet.excon"));
 
     let picture = photographs(here).join("test/glass/glass121.jpg");
     let bundle = "demo/trashnet.excon";
@@ -88,37 +88,30 @@ fn agrees_with_stock_tract(bundle: &Path) {
     assert!(gap <= 0.02 * size, "{gap} of {size}");
 }
 
-/// The sealed int8 file passes `onnx.checker`, and ONNX Runtime names the same class as the board's engine on at least
-/// 99 % of the test photographs. Says so where `EXCON_PYTHON` names no Python with `onnx` and `onnxruntime`.
-fn agrees_with_onnx_runtime(bundle: &Path) {
-    let Some(python) = std::env::var_os("EXCON_PYTHON") else {
-        println!("skipped: set EXCON_PYTHON to compare the demo's model with ONNX Runtime");
-        return;
-    };
+/// ONNX Runtime and OpenVINO name the same class as the board's engine on at least 99 % of the test photographs. Says so
+/// where `EXCON_PYTHON` names no Python that has them.
+fn agrees_with_other_runtimes(bundle: &Path) {
+    if std::env::var_os(PYTHON).is_none() {
+        return println!("skipped: set {PYTHON} to compare the demo's model with ONNX Runtime and OpenVINO");
+    }
     let bundle = Bundle::open(bundle).unwrap();
     let (images, count) = test_photographs(&bundle);
-    let ours = engine::open(&bundle.model, "demo").unwrap().run(&images).unwrap();
-
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("model.onnx"), &bundle.model).unwrap();
-    fs::write(folder.path().join("input.f32"), images.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())
-        .unwrap();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/convert/tests/python/run_onnx.py");
-    let shape = bundle.manifest.network.input.map(|d| d.to_string());
-    let done = Command::new(python).arg(script).arg(folder.path()).args(shape).output().unwrap();
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    let theirs: Vec<f32> = fs::read(folder.path().join("logits.f32"))
-        .unwrap()
-        .as_chunks::<4>()
-        .0
-        .iter()
-        .map(|bytes| f32::from_le_bytes(*bytes))
-        .collect();
-
-    let classes = bundle.manifest.labels.len();
-    let pairs = ours.logits.chunks(classes).zip(theirs.chunks(classes));
-    let equal = pairs.filter(|(a, b)| best(a) == best(b)).count();
-    assert!(theirs.len() == ours.logits.len() && equal * 100 >= count * 99, "{equal} of {count}");
+    let ours = engine::open(&bundle.model, "demo").unwrap();
+    let (shapes, ours) = (ours.shapes(), ours.run(&images).unwrap());
+    for runtime in Runtime::ALL {
+        let theirs = match PeerEngine::start(runtime, &bundle.model, shapes) {
+            Ok(engine) => engine.run(&images).unwrap(),
+            Err(::excon_edge::Error::Unavailable { reason, .. }) if reason.contains("has no package") => {
+                println!("skipped: {reason}");
+                continue;
+            }
+            Err(error) => panic!("{error}"),
+        };
+        let pairs = ours.logits.chunks(shapes.classes).zip(theirs.logits.chunks(shapes.classes));
+        let equal = pairs.filter(|(a, b)| best(a) == best(b)).count();
+        println!("{runtime:?}: {equal} of {count} photographs with the same class");
+        assert!(equal * 100 >= count * 99, "{runtime:?}: {equal} of {count}");
+    }
 }
 
 /// The same seed gives the same network and the same bundle, byte for byte; another seed does not.

@@ -5,6 +5,7 @@
 mod bad_input;
 mod compare;
 mod demo;
+mod elsewhere;
 mod emulated;
 mod flash;
 mod no_map;

@@ -40,8 +40,23 @@ pub struct Imported {
     pub size: usize,
     /// `x · scale + shift` of each channel that the network itself begins with. It is left to the preprocessing.
     pub input: Option<([f64; 3], [f64; 3])>,
+    /// Name of the output that was taken.
+    pub output: String,
+    /// What the file itself gives there.
+    pub scores: Scores,
     /// What was done on the way, in words.
     pub notes: Vec<String>,
+}
+
+/// What an output says of the classes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scores {
+    /// What the last layer computes.
+    Logits,
+    /// The softmax of it.
+    Probabilities,
+    /// The logarithm of the softmax of it.
+    LogProbabilities,
 }
 
 /// Imports the bytes of an ONNX file. `size` is the side of its pictures, needed where the file leaves it open; `path`
@@ -78,13 +93,14 @@ pub fn import(path: &Path, bytes: &[u8], size: Option<usize>) -> Result<Imported
         Some((position, node)) => node_error(node, position, reason),
         None => refuse(reason),
     };
+    let scores = walk.scores;
     let (value, build, mut notes) = walk.finish(&output.name);
     let view = value.ok_or_else(|| refuse(format!("its output `{}` is not computed", onnx::shorten(&output.name))))?;
     let network = head(build, &graph.name, view, &mut notes).map_err(fail)?;
     if graph.output.len() > 1 {
         notes.push(format!("of its {} outputs, `{}` is taken", graph.output.len(), onnx::shorten(&output.name)));
     }
-    Ok(Imported { network: network.0, size, input: network.1, notes })
+    Ok(Imported { network: network.0, size, input: network.1, output: output.name.clone(), scores, notes })
 }
 
 fn node_error(node: &NodeProto, position: usize, reason: String) -> Error {

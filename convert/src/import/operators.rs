@@ -4,6 +4,7 @@ mod layers;
 mod moves;
 mod pools;
 
+use super::Scores;
 use super::build::Build;
 use super::constant::Constant;
 use super::view::{Axis, Outcome, Value, View, axis};
@@ -19,13 +20,14 @@ pub(super) struct Walk<'a> {
     build: Build,
     /// Of stored bytes, whether they are signed.
     signed: HashMap<&'a str, bool>,
-    softmax: bool,
+    /// What its end makes of the logits.
+    pub scores: Scores,
     quantized: bool,
 }
 
 impl<'a> Walk<'a> {
     pub fn new(build: Build, uses: HashMap<&'a str, usize>) -> Self {
-        Self { values: HashMap::new(), uses, build, signed: HashMap::new(), softmax: false, quantized: false }
+        Self { values: HashMap::new(), uses, build, signed: HashMap::new(), scores: Scores::Logits, quantized: false }
     }
 
     pub fn stored(&mut self, tensor: &'a TensorProto) {
@@ -47,7 +49,7 @@ impl<'a> Walk<'a> {
             _ => None,
         };
         let mut notes = vec![];
-        if self.softmax {
+        if self.scores != Scores::Logits {
             notes.push("the softmax at its end is left out: logits are what it reads".to_string());
         }
         if self.quantized {
@@ -165,7 +167,9 @@ impl<'a> Walk<'a> {
                 if !classes || view.shape[1] * view.shape[2] != 1 {
                     return Err("only a softmax over the class scores, at the end, is converted".into());
                 }
-                (self.softmax, view.closed) = (true, true);
+                let probabilities = node.op_type == "Softmax";
+                self.scores = if probabilities { Scores::Probabilities } else { Scores::LogProbabilities };
+                view.closed = true;
                 Ok(Value::View(view))
             }
             "Identity" | "Dropout" => Ok(self.input(node, 0)?.clone()),

@@ -1,8 +1,10 @@
 //! The ResNet-8 of the fixtures, its pictures, and a plain reference executor of unfolded graphs (f64).
 
+use excon_convert::peer::{PYTHON, Peer, Runtime};
 use excon_convert::{fold::Folded, weights::Weights};
 use excon_train::network::{Graph, NodeId, Op, Stem, build};
 use safetensors::SafeTensors;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 pub const SIDE: usize = 32;
@@ -204,29 +206,49 @@ pub fn unusual() -> Graph {
     g
 }
 
-/// Checks a model with `onnx.checker` and runs it in ONNX Runtime, by the Python that `EXCON_PYTHON` names. Returns logits
-/// and features of all pictures; `None`, said aloud, where there is no such Python.
-pub fn onnx_runtime(
+/// Checks a model with `onnx.checker` and runs it in every other runtime that the Python of `EXCON_PYTHON` has: logits and
+/// features of all pictures. What is missing there is said aloud.
+pub fn elsewhere(
     model: &excon_convert::onnx::pb::ModelProto,
     input: [usize; 3],
     x: &[f32],
-) -> Option<[Vec<f32>; 2]> {
-    let Some(python) = std::env::var_os("EXCON_PYTHON") else {
-        eprintln!(
-            "SKIPPED: set EXCON_PYTHON to a Python with onnx, onnxruntime and numpy to compare with ONNX Runtime"
-        );
-        return None;
+) -> Vec<(Runtime, [Vec<f32>; 2])> {
+    let file = excon_convert::onnx::encode(model);
+    check_onnx(&file);
+    let run = |runtime| {
+        let peer = peer(|| Peer::start(runtime, &file, input, &["logits", "features"]))?;
+        Some((runtime, peer.run(x).unwrap().try_into().unwrap()))
     };
-    let folder = tempfile::tempdir().unwrap();
-    let path = |name: &str| folder.path().join(name);
-    std::fs::write(path("model.onnx"), excon_convert::onnx::encode(model)).unwrap();
-    std::fs::write(path("input.f32"), x.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>()).unwrap();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/run_onnx.py");
-    let shape = input.map(|d| d.to_string());
-    let done = std::process::Command::new(python).arg(script).arg(folder.path()).args(shape).output().unwrap();
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    Some(["logits.f32", "features.f32"].map(|name| {
-        let bytes = std::fs::read(path(name)).unwrap();
-        bytes.as_chunks::<4>().0.iter().map(|c| f32::from_le_bytes(*c)).collect()
-    }))
+    Runtime::ALL.into_iter().filter_map(run).collect()
+}
+
+/// Starts another runtime; says so aloud where `EXCON_PYTHON` names no Python that has it.
+pub fn peer<T>(start: impl FnOnce() -> excon_edge::Result<T>) -> Option<T> {
+    if std::env::var_os(PYTHON).is_none() {
+        eprintln!("SKIPPED: set {PYTHON} to a Python with onnx, onnxruntime, openvino and numpy to compare with these");
+        return None;
+    }
+    match start() {
+        Ok(started) => Some(started),
+        Err(excon_edge::Error::Unavailable { reason, .. }) if reason.contains("has no package") => {
+            eprintln!("SKIPPED: {reason}");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// `onnx.checker`'s opinion of a file, where there is one.
+fn check_onnx(file: &[u8]) {
+    let Some(python) = std::env::var_os(PYTHON) else { return };
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/check_onnx.py");
+    let piped = std::process::Stdio::piped;
+    let mut process = std::process::Command::new(python).arg(script).stdin(piped()).stderr(piped()).spawn().unwrap();
+    let written = process.stdin.take().unwrap().write_all(file);
+    let done = process.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    if said.contains("No module named 'onnx'") {
+        return eprintln!("SKIPPED: the Python of {PYTHON} has no package onnx");
+    }
+    assert!(written.is_ok() && done.status.success(), "{said}");
 }

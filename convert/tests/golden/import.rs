@@ -2,10 +2,11 @@
 //! converted is refused by node, operator and reason.
 
 use crate::common::*;
-use excon_convert::import::{Imported, import};
+use excon_convert::import::{Imported, Scores, import};
 use excon_convert::onnx::{decode, encode, pb};
+use excon_convert::peer::{PeerEngine, Runtime};
 use excon_convert::{Error, export};
-use excon_edge::engine;
+use excon_edge::engine::{self, Engine};
 use excon_edge::probability::softmax;
 use std::path::Path;
 
@@ -46,7 +47,7 @@ fn every_form_gives_onnx_runtimes_answers() {
         let imported = imported(&name);
         let mut ours = logits(&imported);
         let theirs = floats(PARITY, &name);
-        if imported.notes.iter().any(|n| n.contains("softmax")) {
+        if imported.scores == Scores::Probabilities {
             ours = ours.chunks(CLASSES).flat_map(|row| softmax(row, 1.0)).map(|p| p as f32).collect();
         }
         // A quantized file rounds its maps, ours not yet.
@@ -56,6 +57,29 @@ fn every_form_gives_onnx_runtimes_answers() {
         let gap = largest_gap(&ours, &theirs);
         let allowed = if quantized { 0.06 } else { 1e-5 } * (1.0 + spread);
         assert!(gap <= allowed, "{name}: {gap} of {spread}");
+    }
+}
+
+/// The file as it lies there, in another runtime, fed as the imported network is.
+#[test]
+fn other_runtimes_run_the_files_themselves() {
+    for name in ["legacy_pooled", "dynamo_view", "legacy_softmax", "keras"] {
+        let imported = imported(name);
+        let file = encode(&export::float(&imported.network, &[]));
+        let pictures = floats(PARITY, "pictures");
+        let ours = engine::open(&file, "imported").unwrap().run(&pictures).unwrap().logits;
+        for runtime in Runtime::ALL {
+            let start = || PeerEngine::foreign(runtime, &bytes_of(name), &imported);
+            let Some(theirs) = peer(start).map(|engine| engine.run(&pictures).unwrap()) else { continue };
+            assert!(theirs.features.is_empty());
+            // Behind a softmax what a picture adds to all of its logits is lost: the first is taken as 0.
+            let from_first = |logits: &[f32]| -> Vec<f32> {
+                logits.chunks(CLASSES).flat_map(|row| row.iter().map(|v| v - row[0])).collect()
+            };
+            let gap = largest_gap(&from_first(&ours), &from_first(&theirs.logits));
+            assert!(gap <= 1e-4, "{name}, {runtime:?}: {gap}");
+            assert!(imported.scores != Scores::Logits || largest_gap(&ours, &theirs.logits) <= 1e-4, "{name}");
+        }
     }
 }
 
