@@ -75,7 +75,13 @@ pub fn seal(
     };
     let mut writer = Writer::new(manifest);
     writer.member(MODEL, model);
-    writer.reference(&parts.head, parts.projection.as_ref(), &fitted.scores, &fitted.reference)?;
+    writer.reference(
+        &parts.head,
+        parts.projection.as_ref(),
+        &fitted.scores,
+        &fitted.reference,
+        fitted.accuracy.as_ref(),
+    )?;
     writer.golden(&golden(&fitted.predictor, validation)?)?;
     if let Some((fit, rank)) = calibration {
         let rgb = [&fit.rgb[..], &rank.rgb].concat();

@@ -1,10 +1,13 @@
 //! Constants that depend on the engine that will run, fitted on that engine: calibration, class means, pixel model,
-//! prediction sets, abstention, shift reference, completeness.
+//! prediction sets, abstention, shift reference, accuracy estimate, completeness.
 //!
 //! Class means come from train; calibration, pixel model, directions, axes and RAPS's penalty from the fit half of
-//! validation; quantiles, abstention and reference from its rank half. The halves are disjoint; nothing here sees test. The converter calls this for the CPU, a board for
+//! validation; quantiles, abstention and reference from its rank half; the accuracy estimate from both. The halves are disjoint; nothing here sees test. The converter calls this for the CPU, a board for
 //! an engine that only exists there, on the pictures that its bundle carries.
 
+mod family;
+
+use crate::accuracy::AccuracyModel;
 use crate::bundle::{Calibration, ShiftContract};
 use crate::image::Picture;
 use crate::predictor::{Parts, Prediction, Predictor};
@@ -96,6 +99,8 @@ pub struct Fitted {
     pub scores: ScoreModel,
     /// Scores of healthy pictures.
     pub reference: Reference,
+    /// What accuracy is estimated with; none where there were too few pictures.
+    pub accuracy: Option<AccuracyModel>,
     /// For the manifest.
     pub calibration: Calibration,
     /// For the manifest.
@@ -197,6 +202,13 @@ pub fn fit(parts: Parts, pictures: Pictures, options: &FitOptions) -> Result<Fit
     let conformal =
         sets(&predictor, (&on_fit, pictures.fit.labels), (&on_rank, pictures.rank.labels), options, &mut notes);
     let abstention = abstention(&on_rank, pictures.rank.labels, options, &mut notes);
+    let accuracy = match family::accuracy(&predictor, &pictures) {
+        Ok(accuracy) => Some(accuracy),
+        Err(error) => {
+            notes.push(format!("no accuracy estimate: {error}"));
+            None
+        }
+    };
     let (reference, sensor_faults) = rank_reference(&predictor, &pictures, &on_rank, options, &mut notes)?;
 
     let calibration = Calibration {
@@ -230,7 +242,7 @@ pub fn fit(parts: Parts, pictures: Pictures, options: &FitOptions) -> Result<Fit
         notes,
     };
     let predictor = Predictor::assemble(Parts { conformal, abstention, ..predictor.into_parts() })?;
-    Ok(Fitted { predictor, scores, reference, calibration, shift, report })
+    Ok(Fitted { predictor, scores, reference, accuracy, calibration, shift, report })
 }
 
 /// Predictions for every picture of a part, in order; an empty one is an error.

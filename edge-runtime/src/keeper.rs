@@ -4,6 +4,7 @@
 //! not move in between. When another process has changed the state on disk, as `excon-edge acknowledge` does, that state
 //! is taken over; the few frames since the last save are forgotten. One process at a time keeps a monitor in a folder.
 
+use crate::accuracy::{Accuracy, Labelled, Observed};
 use crate::bundle::Bundle;
 use crate::image::Picture;
 use crate::predictor::{Prediction, Predictor};
@@ -28,6 +29,8 @@ pub struct Seen {
     pub looks_like: Vec<Likeness>,
     /// How unusual it is, see [`unusual::score`]; none of a frame that is thinned out or has a sensor fault.
     pub unusual: Option<f64>,
+    /// Accuracy after it.
+    pub accuracy: Accuracy,
 }
 
 /// The monitor as it stands.
@@ -43,6 +46,10 @@ pub struct Standing {
     pub faults: u64,
     /// Frames that could not be read.
     pub unreadable: u64,
+    /// Accuracy now.
+    pub accuracy: Accuracy,
+    /// What labelled frames show.
+    pub labels: Option<Observed>,
 }
 
 /// What saving came to.
@@ -119,7 +126,8 @@ impl Keeper {
         change(&mut self.lock())
     }
 
-    /// Takes the next frame, at network size. A `cursor` is the name up to which a folder is done with it.
+    /// Takes the next frame, at network size. A label will call it by its `name`; a `cursor` is the name up to which a
+    /// folder is done with it.
     ///
     /// # Errors
     /// When the masked pass fails.
@@ -129,6 +137,7 @@ impl Keeper {
         picture: &Picture,
         prediction: &Prediction,
         took: Duration,
+        name: &str,
         cursor: Option<&str>,
     ) -> Result<Seen> {
         let mut session = self.lock();
@@ -140,10 +149,15 @@ impl Keeper {
         if let Some(name) = cursor {
             session.about.last = Some(name.into());
         }
+        let rings = observation.alarm.is_some() && !rang_before;
+        if due && observation.fault.is_none() && observation.self_test_failed.is_none() {
+            session.tally(name, prediction, &scores, rings);
+        }
         Ok(Seen {
             guarantee: session.promise(true).guarantee,
-            rings: observation.alarm.is_some() && !rang_before,
+            rings,
             looks_like: session.looks_like(),
+            accuracy: session.accuracy(),
             unusual: unusual.filter(|_| observation.fault.is_none()),
             observation,
         })
@@ -178,7 +192,22 @@ impl Keeper {
             looks_like: session.looks_like(),
             faults: session.about.faults,
             unreadable: session.about.unreadable,
+            accuracy: session.accuracy(),
+            labels: session.observed(),
         }
+    }
+
+    /// Share of prediction sets that are promised to hold the true class; none without sets.
+    pub fn promised_coverage(&self) -> Option<f64> {
+        self.bundle.manifest.calibration.conformal.as_ref().map(|c| 1.0 - c.alpha)
+    }
+
+    /// Labels frames by name, see [`Session::label`]. To be saved by the caller.
+    ///
+    /// # Errors
+    /// When a class is none of the bundle's; then nothing was labelled.
+    pub fn label<'a>(&self, labels: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Labelled> {
+        self.lock().label(labels, &self.bundle.manifest.labels)
     }
 
     /// Writes the state, unless another process has written a newer one, which is then taken over.

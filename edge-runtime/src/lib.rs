@@ -4,6 +4,7 @@
 //! Trainer, converter and boards tool all call this library, so a figure measured on a workstation is the figure a
 //! board will show. It depends on no other room of the house, on no network and on no Python.
 
+pub mod accuracy;
 pub mod board;
 pub mod bundle;
 pub mod engine;

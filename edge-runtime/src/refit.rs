@@ -4,12 +4,13 @@
 //! their digests, and is used by nobody else: after an update of the bundle or a new build of the engine the sealed
 //! constants count again, and the status says on which engine those were fitted.
 
+use crate::accuracy::AccuracyModel;
 use crate::bundle::{Bundle, Calibration, ShiftContract};
 use crate::engine::Engine;
 use crate::fit::{self, FitOptions, Fitted, Pictures};
 use crate::predictor::Predictor;
 use crate::probability::Conformal;
-use crate::shift::{Reference, from_bytes, to_bytes};
+use crate::shift::{Reference, Tensors, from_bytes, to_bytes};
 use crate::{Error, Result, file};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -35,6 +36,8 @@ pub struct Refit {
     pub shift: ShiftContract,
     /// Scores of healthy pictures.
     pub reference: Reference,
+    /// What accuracy is estimated with, where the pictures were enough.
+    pub accuracy: Option<AccuracyModel>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -47,6 +50,8 @@ struct Stored {
     shift: ShiftContract,
     /// Tensors as safetensors in base64: JSON would not keep every bit of a number.
     reference: String,
+    #[serde(default)]
+    accuracy: Option<String>,
 }
 
 /// Where the constants of a bundle at `path` are kept.
@@ -72,9 +77,9 @@ impl Refit {
         };
         let parts = Predictor::new(bundle, engine)?.into_parts();
         let (fit, rank) = set.halves();
-        let Fitted { reference, calibration, shift, .. } =
+        let Fitted { reference, accuracy, calibration, shift, .. } =
             fit::fit(parts, Pictures { train: None, fit, rank }, &options)?;
-        Ok(Some(Self { bundle: bundle.digest.clone(), engine: digest.into(), calibration, shift, reference }))
+        Ok(Some(Self { bundle: bundle.digest.clone(), engine: digest.into(), calibration, shift, reference, accuracy }))
     }
 
     /// Puts the constants into an opened bundle, in place of the sealed ones.
@@ -82,6 +87,8 @@ impl Refit {
         bundle.manifest.calibration = self.calibration.clone();
         bundle.manifest.shift = self.shift.clone();
         bundle.reference = self.reference.clone();
+        // Thresholds on another engine's confidence are not this one's.
+        bundle.accuracy = self.accuracy.clone();
     }
 
     /// Reads what was fitted to a bundle on an engine; none when nothing was, or it was to another of the two.
@@ -104,13 +111,18 @@ impl Refit {
         if stored.schema != SCHEMA {
             return Err(format!("its schema is not {SCHEMA}"));
         }
-        let bytes = BASE64_STANDARD.decode(&stored.reference).map_err(|e| e.to_string())?;
-        let reference = from_bytes(&bytes).and_then(|t| Reference::from_tensors(&t)).map_err(|e| e.to_string())?;
+        let tensors = |text: &String| -> std::result::Result<Tensors, String> {
+            let bytes = BASE64_STANDARD.decode(text).map_err(|e| e.to_string())?;
+            from_bytes(&bytes).map_err(|e| e.to_string())
+        };
+        let reference = Reference::from_tensors(&tensors(&stored.reference)?).map_err(|e| e.to_string())?;
+        let accuracy = stored.accuracy.as_ref().map(tensors).transpose()?.unwrap_or_default();
+        let accuracy = AccuracyModel::from_tensors(&accuracy).map_err(|e| e.to_string())?;
         let Stored { bundle, engine, calibration, shift, .. } = stored;
         if shift.mean_time_between_false_alarms.is_nan() || shift.mean_time_between_false_alarms <= 1.0 {
             return Err("the promise is out of range".into());
         }
-        Ok(Self { bundle, engine, calibration, shift, reference })
+        Ok(Self { bundle, engine, calibration, shift, reference, accuracy })
     }
 
     /// Writes it, see [`file::replace`].
@@ -118,13 +130,15 @@ impl Refit {
     /// # Errors
     /// [`Error::Write`].
     pub fn write(&self, path: &Path) -> Result<()> {
+        let text = |tensors| to_bytes(&tensors).map(|bytes| BASE64_STANDARD.encode(bytes));
         let stored = Stored {
             schema: SCHEMA.into(),
             bundle: self.bundle.clone(),
             engine: self.engine.clone(),
             calibration: self.calibration.clone(),
             shift: self.shift.clone(),
-            reference: BASE64_STANDARD.encode(to_bytes(&self.reference.to_tensors())?),
+            reference: text(self.reference.to_tensors())?,
+            accuracy: self.accuracy.as_ref().map(|a| text(a.to_tensors())).transpose()?,
         };
         let failed = |e: serde_json::Error| Error::Write { path: path.into(), source: e.into() };
         let mut bytes = serde_json::to_vec_pretty(&stored).map_err(failed)?;
@@ -147,8 +161,16 @@ mod tests {
         let path = beside(&sealed);
         assert_eq!(path, folder.path().join("tiny.fitted.json"));
         let Bundle { manifest, reference, digest, .. } = bundle.clone();
+        let accuracy = Some(crate::accuracy::tests::model());
         let calibration = Calibration { temperature: 0.1 + 0.2, engine: "other".into(), ..manifest.calibration };
-        let refit = Refit { bundle: digest.clone(), engine: "e".into(), calibration, shift: manifest.shift, reference };
+        let refit = Refit {
+            bundle: digest.clone(),
+            engine: "e".into(),
+            calibration,
+            shift: manifest.shift,
+            reference,
+            accuracy,
+        };
         assert_eq!(Refit::read(&path, &digest, "e").unwrap(), None);
         refit.write(&path).unwrap();
         let read = Refit::read(&path, &digest, "e").unwrap().unwrap();

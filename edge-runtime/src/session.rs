@@ -1,11 +1,14 @@
-//! What `watch` and `serve` keep between two runs, in one file: the monitor, where it stopped, and what it was told.
+//! What `watch` and `serve` keep between two runs, in one file: the monitor, where it stopped, what it was told, and the
+//! frames behind the accuracy estimate.
 //!
 //! `DIR/watch.state` is `excon.watch-state/1 SHA-256`, a line of JSON, then the monitor's own bytes. It is written
 //! beside and renamed, so that a power cut leaves the state before or the state after. Cursor and counters are one
 //! file, so no frame is ever counted twice. Who reads, changes and writes it holds [`lock`] meanwhile.
 
+use crate::accuracy::{Accuracy, AccuracyModel, Labelled, Observed, Tally};
 use crate::bundle::Bundle;
-use crate::shift::{Contract, Family, Likeness, Looks, Monitor, Promise};
+use crate::predictor::Prediction;
+use crate::shift::{Contract, Family, FrameScores, Likeness, Looks, Monitor, Promise};
 use crate::{Error, Result, file};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, TryLockError};
@@ -44,6 +47,9 @@ pub struct About {
     /// Families that give a notice instead of an alarm.
     #[serde(default)]
     pub notices: Vec<Family>,
+    /// Frames behind the accuracy estimate.
+    #[serde(default)]
+    pub accuracy: Tally,
 }
 
 /// Flags that override what the bundle or the saved state says.
@@ -69,6 +75,7 @@ pub struct Session {
     pub monitor: Monitor,
     path: Option<PathBuf>,
     looks: Option<Looks>,
+    estimate: Option<AccuracyModel>,
     /// Engine that scores the frames, and the one the bundle's constants were fitted on.
     engines: (String, String),
 }
@@ -100,12 +107,50 @@ impl Session {
             _ => Monitor::new(reference, contract)?,
         };
         let engines = (engine.to_string(), bundle.manifest.calibration.engine.clone());
-        Ok(Self { about, monitor, path, looks: bundle.scores.looks().cloned(), engines })
+        Ok(Self {
+            about,
+            monitor,
+            path,
+            looks: bundle.scores.looks().cloned(),
+            estimate: bundle.accuracy.clone(),
+            engines,
+        })
     }
 
     /// What the alarm that stands looks like, the likeliest first; empty without one, or where the bundle does not say.
     pub fn looks_like(&self) -> Vec<Likeness> {
         self.looks.as_ref().map_or(Vec::new(), |looks| looks.of(self.monitor.around_alarm()))
+    }
+
+    /// Takes an effective frame into the accuracy estimate; `name` is what a label will call it. With the frame that
+    /// rings the alarm the estimate begins anew.
+    pub fn tally(&mut self, name: &str, prediction: &Prediction, scores: &FrameScores, rings: bool) {
+        if rings {
+            self.about.accuracy.window.restart();
+        }
+        self.about.accuracy.take(self.estimate.as_ref(), name, prediction, scores);
+    }
+
+    /// Accuracy now.
+    pub fn accuracy(&self) -> Accuracy {
+        self.about.accuracy.accuracy(self.estimate.as_ref())
+    }
+
+    /// Labels frames by name, see [`Labels::give`](crate::accuracy::Labels::give). To be saved by the caller.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when a class is none of the bundle's; then nothing was labelled.
+    pub fn label<'a>(
+        &mut self,
+        labels: impl IntoIterator<Item = (&'a str, &'a str)>,
+        classes: &[String],
+    ) -> Result<Labelled> {
+        self.about.accuracy.labels.give(labels, classes)
+    }
+
+    /// What labelled frames show.
+    pub fn observed(&self) -> Option<Observed> {
+        self.about.accuracy.labels.observed()
     }
 
     /// The monitor's promise, with what only the command knows: how the stream was declared and which engine runs.
@@ -235,6 +280,7 @@ fn fresh(bundle: &Bundle) -> About {
         faults: 0,
         latency_budget_ms: None,
         notices: Vec::new(),
+        accuracy: Tally::default(),
     }
 }
 

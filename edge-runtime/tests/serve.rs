@@ -335,7 +335,11 @@ fn prometheus_reads_metrics_and_rules() {
             for name in
                 text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).filter(|w| w.starts_with("excon_"))
             {
-                assert!(metrics.contains(name), "{file} asks for {name}, which is not in:\n{metrics}");
+                // After one picture the estimate abstains; `labels.rs` sees it.
+                assert!(
+                    name == "excon_accuracy_estimate" || metrics.contains(name),
+                    "{file} asks for {name}, which is not in:\n{metrics}"
+                );
             }
         }
         serde_json::from_str::<Value>(&fs::read_to_string(format!("{folder_of_rules}/dashboard.json")).unwrap())

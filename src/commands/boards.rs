@@ -125,20 +125,20 @@ fn status(reach: &Reach, state: Option<&str>, format: Format) -> Result<()> {
         let lines: Vec<Value> = boards.iter().zip(&answers).map(line).collect();
         terminal::json(&json!({ "schema": "excon.fleet/1", "boards": lines }))?;
     } else {
-        let head = ["", "model", "digest", "slot", "engine", "temperature", "frames", "state"];
+        let head = ["", "model", "digest", "slot", "engine", "temperature", "frames", "accuracy", "state"];
         let mut lines = vec![head.map(String::from).to_vec()];
         for (board, answer) in boards.iter().zip(&answers) {
             let mut line = vec![board.address.clone()];
             match answer {
                 Ok(value) => line.extend(cells(value)),
                 Err(e) => {
-                    line.extend([const { String::new() }; 6]);
+                    line.extend([const { String::new() }; 7]);
                     line.push(e.to_string());
                 }
             }
             lines.push(line);
         }
-        terminal::table("llllllrl", &lines)?;
+        terminal::table("llllllrll", &lines)?;
     }
     if unwell > 0 {
         return Err(match answers.into_iter().find_map(std::result::Result::err) {
@@ -197,7 +197,7 @@ fn trouble(status: &Value) -> Option<String> {
     (!alarm.is_null()).then(|| format!("shift since frame {}", alarm["raw_frame"]))
 }
 
-/// Model, digest, slot, engine, temperature, frames and state.
+/// Model, digest, slot, engine, temperature, frames, estimated accuracy and state.
 fn cells(status: &Value) -> Vec<String> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
     let (manifest, installed) = (&status["manifest"], &status["installed"]);
@@ -213,5 +213,13 @@ fn cells(status: &Value) -> Vec<String> {
     let temperature = manifest["calibration"]["temperature"].as_f64().map_or(String::new(), |t| format!("{t:.3}"));
     let frames = status["monitor"]["raw_frames"].as_u64().map_or(String::new(), |n| terminal::grouped(n as usize));
     let digest = text(&status["digest"]).chars().take(12).collect();
-    vec![model, digest, text(&installed["active"]), text(&status["engine"]), temperature, frames, state]
+    let accuracy = &status["monitor"]["accuracy"];
+    let share = |bound: &str| accuracy[bound].as_f64().map(|v| format!("{:.0}", 100.0 * v));
+    let accuracy = match (share("value"), share("low"), share("high")) {
+        (Some(value), Some(low), Some(high)) => format!("{value} % ({low} to {high})"),
+        _ if accuracy["status"] == "abstain" => "abstains".into(),
+        // An older program on the board, or nothing watched.
+        _ => String::new(),
+    };
+    vec![model, digest, text(&installed["active"]), text(&status["engine"]), temperature, frames, accuracy, state]
 }

@@ -3,6 +3,7 @@
 use crate::failure::Result;
 use crate::terminal::{self, Format, percent};
 use clap::Args;
+use excon_edge::accuracy::AccuracyModel;
 use excon_edge::bundle::{Bundle, Precision};
 use excon_edge::engine::NO_MAP;
 use excon_edge::predictor::Predictor;
@@ -85,6 +86,7 @@ impl Inspect {
                     if m.shift.independent { ", declared independent" } else { "" }
                 ),
             ),
+            ("accuracy estimate", bundle.accuracy.as_ref().map_or("none".into(), AccuracyModel::words)),
             (
                 "false alarms",
                 format!("at most one in {} effective frames on average", m.shift.mean_time_between_false_alarms),

@@ -28,6 +28,7 @@ fn from_a_class_folder_to_an_alarm() {
     assert!(fs::metadata(here.join("own.onnx")).unwrap().len() > 10_000);
     let inspected = excon(here, &["inspect", "own.excon"]).expect(0);
     assert!(inspected.stdout.contains("cardboard, glass, paper"), "{}", inspected.stdout);
+    assert!(inspected.stdout.contains("accuracy estimate"), "{}", inspected.stdout);
     let evaluated = excon(here, &["evaluate", "own.excon", "--data", "own", "--format", "json"]).expect(0).json();
     assert_eq!(evaluated["schema"], "excon.evaluation/1");
     measures_robustness(here);
@@ -51,6 +52,8 @@ fn from_a_class_folder_to_an_alarm() {
     assert!(rang.stdout.to_lowercase().contains("alarm"), "{}", rang.stdout);
     let status = excon_edge(here, &["status", "own.excon", "--state", "state"]);
     assert!(status.stdout.contains("alarm"), "{}", status.stdout);
+    // So few frames say nothing of accuracy.
+    assert!(status.stdout.contains("effective frames so far, 100 are needed"), "{}", status.stdout);
     excon_edge(here, &["acknowledge", "own.excon", "--state", "state"]).expect(0);
     excon_edge(here, &watch).expect(0);
 }

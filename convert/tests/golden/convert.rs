@@ -102,6 +102,11 @@ fn a_bundle_is_sealed_and_predicts() {
     }
     assert_eq!(bundle.reference.values(Channel::ProjectionFirst).len(), fit.reference_frames);
 
+    // The accuracy estimate saw both halves, of which every seventh label is wrong.
+    let accuracy = bundle.accuracy.as_ref().unwrap();
+    assert_eq!(accuracy.pictures(), data().validation.len());
+    assert!((0.7..0.9).contains(&accuracy.healthy()), "{}", accuracy.healthy());
+
     // Int8 against float.
     let comparison = done.report.comparison.as_ref().unwrap();
     assert!(comparison.agreement > 0.93, "{}", comparison.agreement);

@@ -1,6 +1,7 @@
 //! What the members mean: heads, golden outputs and calibration pictures, with the shapes the manifest demands.
 
 use super::{Data, Manifest, Tensor, Tensors};
+use crate::accuracy::AccuracyModel;
 use crate::fit::Labelled;
 use crate::saliency::LinearHead;
 use crate::shift::{self, Reference, ScoreModel};
@@ -27,13 +28,18 @@ pub(super) fn linear_head(tensors: &Tensors, manifest: &Manifest) -> Result<Line
     LinearHead::new(classes, channels, weight, bias).map_err(|e| e.to_string())
 }
 
-/// Score model and shift reference among the reference tensors.
-pub(super) fn shift(tensors: &Tensors, manifest: &Manifest) -> Result<(ScoreModel, Reference), String> {
+/// What the monitor needs among the reference tensors: score model, shift reference and, where there is one, the
+/// accuracy estimate.
+pub(super) fn shift(
+    tensors: &Tensors,
+    manifest: &Manifest,
+) -> Result<(ScoreModel, Reference, Option<AccuracyModel>), String> {
     let wide = |(name, tensor): (&String, &Tensor)| match &tensor.data {
         Data::F64(values) => Some((name.clone(), (tensor.shape.clone(), values.clone()))),
         _ => None,
     };
     let tensors: shift::Tensors = tensors.iter().filter_map(wide).collect();
+    let accuracy = AccuracyModel::from_tensors(&tensors).map_err(|e| e.to_string())?;
     let scores = ScoreModel::from_tensors(&tensors).map_err(|e| e.to_string())?;
     let reference = Reference::from_tensors(&tensors).map_err(|e| e.to_string())?;
     let expected = [manifest.labels.len(), manifest.network.features[0]];
@@ -44,7 +50,7 @@ pub(super) fn shift(tensors: &Tensors, manifest: &Manifest) -> Result<(ScoreMode
     if declared.reference_frames != reference.frames() || declared.independent != reference.independent() {
         return Err("the shift reference is not the one the manifest describes".into());
     }
-    Ok((scores, reference))
+    Ok((scores, reference, accuracy))
 }
 
 /// All tensors of [`REFERENCE`].
@@ -53,11 +59,13 @@ pub(super) fn reference_tensors(
     projection: Option<&ProjectionHead>,
     scores: &ScoreModel,
     reference: &Reference,
+    accuracy: Option<&AccuracyModel>,
 ) -> Tensors {
     let mut tensors = projection.map(ProjectionHead::to_tensors).unwrap_or_default();
     tensors.insert(HEAD_WEIGHT.into(), Tensor::f32(&[head.classes, head.channels], head.weight.clone()));
     tensors.insert(HEAD_BIAS.into(), Tensor::f32(&[head.classes], head.bias.clone()));
-    let shift = scores.to_tensors().into_iter().chain(reference.to_tensors());
+    let accuracy = accuracy.map(AccuracyModel::to_tensors).unwrap_or_default();
+    let shift = scores.to_tensors().into_iter().chain(reference.to_tensors()).chain(accuracy);
     tensors.extend(shift.map(|(name, (shape, values))| (name, Tensor::f64(&shape, values))));
     tensors
 }

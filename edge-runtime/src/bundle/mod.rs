@@ -27,6 +27,7 @@ pub use signature::{MAX_SIGNATURE, Signed, Trust};
 pub use tensors::{Data, Tensor, Tensors, decode, encode};
 pub use writer::Writer;
 
+use crate::accuracy::AccuracyModel;
 use crate::saliency::LinearHead;
 use crate::shift::{Contract, Reference, ScoreModel};
 use crate::{Error, Result, file};
@@ -64,6 +65,8 @@ pub struct Bundle {
     pub scores: ScoreModel,
     /// What a healthy stream looks like.
     pub reference: Reference,
+    /// What accuracy is estimated with; bundles of older programs bring none.
+    pub accuracy: Option<AccuracyModel>,
     /// A few inputs and the outputs they must give.
     pub golden: Golden,
     /// Labelled pictures for a re-fit on another engine.
@@ -117,7 +120,7 @@ impl Bundle {
         let within = |reason: String| format!("{REFERENCE}: {reason}");
         let head = members::linear_head(&heads, &manifest).map_err(within)?;
         let projection = ProjectionHead::from_tensors(&heads, manifest.network.features[0]).map_err(within)?;
-        let (scores, reference) = members::shift(&heads, &manifest).map_err(within)?;
+        let (scores, reference, accuracy) = members::shift(&heads, &manifest).map_err(within)?;
         let calibration = match files.remove(CALIBRATION) {
             Some(bytes) => {
                 let set = CalibrationSet::from_tensors(&tensors(CALIBRATION, bytes)?, &manifest);
@@ -136,6 +139,7 @@ impl Bundle {
             projection,
             scores,
             reference,
+            accuracy,
             golden,
             calibration,
         })

@@ -2,6 +2,7 @@
 
 use super::members::{self, CALIBRATION, CalibrationSet, GOLDEN, Golden, ProjectionHead, REFERENCE};
 use super::{Bundle, FileEntry, Manifest, Members, Signed, Tensors, encode};
+use crate::accuracy::AccuracyModel;
 use crate::saliency::LinearHead;
 use crate::shift::{Reference, ScoreModel};
 use crate::{Error, Result, file};
@@ -27,7 +28,7 @@ impl Writer {
         self
     }
 
-    /// Adds [`REFERENCE`]: heads, score model and shift reference.
+    /// Adds [`REFERENCE`]: heads, score model, shift reference and, where there is one, the accuracy estimate.
     ///
     /// # Errors
     /// [`Error::Data`] when a tensor's shape does not fit its data.
@@ -37,8 +38,9 @@ impl Writer {
         projection: Option<&ProjectionHead>,
         scores: &ScoreModel,
         reference: &Reference,
+        accuracy: Option<&AccuracyModel>,
     ) -> Result<&mut Self> {
-        self.tensors(REFERENCE, &members::reference_tensors(head, projection, scores, reference))
+        self.tensors(REFERENCE, &members::reference_tensors(head, projection, scores, reference, accuracy))
     }
 
     /// Adds [`GOLDEN`]: inputs and the outputs they must give.

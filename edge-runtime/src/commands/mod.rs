@@ -10,6 +10,7 @@ mod acknowledge;
 mod bench;
 mod doctor;
 mod install;
+mod label;
 mod monitor;
 mod output;
 mod place;
@@ -81,6 +82,8 @@ enum Command {
     Tensorrt(tensorrt::Tensorrt),
     /// Answer the alarm that stands: the evidence starts from zero again
     Acknowledge(acknowledge::Acknowledge),
+    /// Give the true classes of some frames, late: they sharpen the accuracy estimate
+    Label(label::Label),
     /// Write a completion script for a shell to stdout
     #[command(after_help = "Example:\n  excon-edge completions bash > /etc/bash_completion.d/excon-edge")]
     Completions {
@@ -148,6 +151,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Doctor(settings) => doctor::run(&settings, &mut output),
         Command::Tensorrt(settings) => tensorrt::run(&settings, &mut output),
         Command::Acknowledge(settings) => acknowledge::run(&settings, &mut output),
+        Command::Label(settings) => label::run(&settings, &mut output),
         Command::Completions { shell } => completions(shell),
     };
     match result {

@@ -2,8 +2,9 @@
 
 use super::output::{BAD, BOLD, GOOD, Output, WATCH, paint, percent, power};
 use super::place::{self, ACTIVE, EngineArgs, RootArgs};
-use super::watch::named;
+use super::watch::{named, observed};
 use super::{Failure, Verdict};
+use excon_edge::accuracy::{Accuracy, Observed};
 use excon_edge::bundle::{Bundle, Manifest, Precision};
 use excon_edge::session::{Overrides, Session};
 use excon_edge::shift::{Alarm, Likeness, Promise};
@@ -67,6 +68,8 @@ struct MonitorState<'a> {
     self_test_failures: u64,
     unreadable: u64,
     sensor_faults: u64,
+    accuracy: Accuracy,
+    labels: Option<Observed>,
 }
 
 pub fn run(settings: &Status, output: &mut Output) -> Result<Verdict, Failure> {
@@ -108,10 +111,12 @@ pub fn run(settings: &Status, output: &mut Output) -> Result<Verdict, Failure> {
         self_test_failures: monitor.self_test_failures(),
         unreadable: about.unreadable,
         sensor_faults: about.faults,
+        accuracy: session.accuracy(),
+        labels: session.observed(),
     });
     if output.human() {
         describe(output, &bundle, engine)?;
-        monitor_lines(output, saved.as_ref())?;
+        monitor_lines(output, &bundle, saved.as_ref())?;
         promise_lines(output, &promise)?;
     }
     let verdict = if monitor.alarm().is_some() { Verdict::No } else { Verdict::Done };
@@ -199,7 +204,7 @@ fn describe(output: &mut Output, bundle: &Bundle, engine: &str) -> std::io::Resu
     Ok(())
 }
 
-fn monitor_lines(output: &mut Output, saved: Option<&MonitorState>) -> std::io::Result<()> {
+fn monitor_lines(output: &mut Output, bundle: &Bundle, saved: Option<&MonitorState>) -> std::io::Result<()> {
     let Some(state) = saved else {
         return output.text(format_args!("{:<12}  no saved state; `watch --state DIR` keeps one", "monitor"));
     };
@@ -214,7 +219,17 @@ fn monitor_lines(output: &mut Output, saved: Option<&MonitorState>) -> std::io::
     }
     let frames = format!("{} raw, {} effective", state.raw_frames, state.effective_frames);
     output.text(format_args!("{:<12}  {frames}; {} unreadable", "frames", state.unreadable))?;
-    output.text(format_args!("{:<12}  {} of {}", "evidence", power(state.log_r), power(state.log_limit)))
+    output.text(format_args!("{:<12}  {} of {}", "evidence", power(state.log_r), power(state.log_limit)))?;
+    let accuracy = match state.alarm {
+        Some(alarm) => state.accuracy.under(alarm),
+        None => state.accuracy.words(),
+    };
+    output.text(format_args!("{:<12}  {accuracy}", "accuracy"))?;
+    let promised = bundle.manifest.calibration.conformal.as_ref().map(|c| 1.0 - c.alpha);
+    for line in state.labels.iter().flat_map(|labels| observed(labels, promised)) {
+        output.text(format_args!("{:<12}  {line}", "labels"))?;
+    }
+    Ok(())
 }
 
 fn promise_lines(output: &mut Output, promise: &Promise) -> std::io::Result<()> {

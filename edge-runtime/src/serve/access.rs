@@ -144,6 +144,7 @@ fn route(path: &str) -> &'static str {
         "/v1/predict" => "predict",
         "/v1/status" => "status",
         "/v1/acknowledge" => "acknowledge",
+        "/v1/labels" => "labels",
         path if path.starts_with("/frames/") => "live",
         path if path.starts_with("/v2/health/") => "health",
         path if path.starts_with("/v2/") && path.ends_with("/infer") => "infer",

@@ -113,9 +113,9 @@ pub async fn infer(
             Work::Pictures(pictures.map(|p| Picture { width, height, rgb: p.to_vec() }).collect())
         }
     };
-    let seen = pool::ask(&shared, work, request.count, request.watch, deadline).await?;
-    let outputs = outputs(&shared, &seen);
     let id = request.id.clone().unwrap_or(ticket.id);
+    let seen = pool::ask(&shared, work, request.count, &id, request.watch, deadline).await?;
+    let outputs = outputs(&shared, &seen);
     let (bytes, header) =
         protocol::answer(&request, &id, &manifest.name, manifest.version, &outputs).map_err(Refusal::bad)?;
     let media = if header.is_some() { "application/octet-stream" } else { "application/json" };

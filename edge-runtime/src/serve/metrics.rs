@@ -1,5 +1,6 @@
 //! What the service counts, in the text format of Prometheus. The names are the product's; `docs/serve.md` lists them.
 
+use crate::accuracy::Accuracy;
 use crate::bundle::Bundle;
 use crate::predictor::Prediction;
 use crate::shift::{Channel, Observation, State};
@@ -43,6 +44,11 @@ struct LeftOutLabel {
     why: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BoundLabel {
+    bound: &'static str,
+}
+
 /// See the module's first paragraph.
 pub struct Metrics {
     registry: Registry,
@@ -59,6 +65,7 @@ pub struct Metrics {
     alarms: Counter,
     state: Family<StateLabel, Gauge>,
     guarantee: Gauge,
+    accuracy: Family<BoundLabel, Float>,
     requests: Family<RequestLabels, Counter>,
     request_time: Histogram,
     queued: Gauge,
@@ -87,6 +94,7 @@ impl Metrics {
             alarms: Counter::default(),
             state: Family::default(),
             guarantee: Gauge::default(),
+            accuracy: Family::default(),
             requests: Family::default(),
             request_time: seconds(),
             queued: Gauge::default(),
@@ -131,6 +139,17 @@ impl Metrics {
             metrics.state.clone(),
         );
         r.register("shift_guarantee", "1 while the promise on false alarms holds", metrics.guarantee.clone());
+        r.register(
+            "accuracy_estimate",
+            "Share of right answers over the latest frames, with its 95 % interval; nothing while the estimate abstains",
+            metrics.accuracy.clone(),
+        );
+        if let Some(model) = &bundle.accuracy {
+            let healthy = Float::default();
+            healthy.set(model.healthy());
+            let help = "Share of right answers on the healthy pictures that the estimate was fitted on";
+            r.register("accuracy_healthy", help, healthy);
+        }
         r.register("requests", "Requests by route and status", metrics.requests.clone());
         r.register_with_unit("request", "Time to answer a request", Unit::Seconds, metrics.request_time.clone());
         r.register("queued_pictures", "Pictures that wait for a worker", metrics.queued.clone());
@@ -161,7 +180,8 @@ impl Metrics {
     }
 
     /// How the monitor stands.
-    pub fn monitor(&self, now: &Observation, guarantee: bool) {
+    pub fn monitor(&self, now: &Observation, guarantee: bool, accuracy: &Accuracy) {
+        self.accuracy(accuracy);
         for reading in &now.channels {
             self.evidence.get_or_create(&ChannelLabel { channel: Channel::name(reading.channel) }).set(reading.log_r);
         }
@@ -179,6 +199,21 @@ impl Metrics {
         self.effective.inc_by(now.effective_frames.saturating_sub(before.0));
         self.alarms.inc_by(u64::from(now.alarm.is_some() && !before.1));
         *before = (now.effective_frames, now.alarm.is_some());
+    }
+
+    fn accuracy(&self, accuracy: &Accuracy) {
+        let estimate = accuracy.estimate();
+        let bounds = [
+            ("low", estimate.map(|e| e.low)),
+            ("value", estimate.map(|e| e.value)),
+            ("high", estimate.map(|e| e.high)),
+        ];
+        for (bound, value) in bounds {
+            match value {
+                Some(value) => drop(self.accuracy.get_or_create(&BoundLabel { bound }).set(value)),
+                None => drop(self.accuracy.remove(&BoundLabel { bound })),
+            }
+        }
     }
 
     /// Whether an alarm stands.

@@ -9,6 +9,7 @@
 mod access;
 mod connection;
 mod infer;
+mod labels;
 mod live;
 mod metrics;
 mod picture;
@@ -290,6 +291,7 @@ fn router(shared: &Arc<Shared>) -> Router {
         .route("/v1/predict", post(picture::predict))
         .route("/v1/status", get(picture::status))
         .route("/v1/acknowledge", post(picture::acknowledge))
+        .route("/v1/labels", get(labels::waiting).post(labels::give))
         .route("/v2", get(infer::server))
         .route("/v2/health/live", get(infer::live))
         .route("/v2/health/ready", get(infer::ready))

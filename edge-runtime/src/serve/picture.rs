@@ -4,6 +4,7 @@ use super::Shared;
 use super::access::Ticket;
 use super::pool::{self, Seen, Work};
 use super::reply::{self, Refusal};
+use crate::accuracy::{Accuracy, Observed};
 use crate::page;
 use crate::shift::{Alarm, ChannelReading, Likeness, Promise, State as MonitorState};
 use axum::body::Body;
@@ -48,7 +49,7 @@ pub async fn predict(
     }
     let taken = reply::take(&shared, &headers, body, ticket.deadline).await?;
     let work = Work::Encoded(taken.bytes.clone());
-    let seen = pool::ask(&shared, work, 1, options.watch, ticket.deadline).await?;
+    let seen = pool::ask(&shared, work, 1, &ticket.id, options.watch, ticket.deadline).await?;
     let Some(seen) = seen.first() else { return Err(Refusal::late()) };
     let overlay = match &seen.picture {
         Some(picture) if options.overlay => {
@@ -151,6 +152,8 @@ pub async fn status(State(shared): State<Arc<Shared>>) -> Response {
         alarm: Option<Alarm>,
         looks_like: Vec<Likeness>,
         slow_drift: bool,
+        accuracy: Accuracy,
+        labels: Option<Observed>,
         channels: Vec<ChannelReading>,
         promise: Promise,
     }
@@ -173,6 +176,8 @@ pub async fn status(State(shared): State<Arc<Shared>>) -> Response {
         alarm: now.alarm,
         looks_like: standing.looks_like,
         slow_drift: now.slow_drift,
+        accuracy: standing.accuracy,
+        labels: standing.labels,
         channels: now.channels,
         promise: standing.promise,
     })

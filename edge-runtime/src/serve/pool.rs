@@ -42,6 +42,8 @@ pub struct Job {
     pub work: Work,
     /// Pictures in it.
     pub count: usize,
+    /// The request's name: what a label will call its picture, or with `/0`, `/1` … behind it its pictures.
+    pub id: String,
     /// Whether the monitor sees it.
     pub watch: bool,
     /// After this nobody wants the answer.
@@ -68,11 +70,12 @@ pub async fn ask(
     shared: &Shared,
     work: Work,
     count: usize,
+    id: &str,
     watch: bool,
     deadline: Instant,
 ) -> std::result::Result<Vec<Seen>, Refusal> {
     let (reply, answer) = oneshot::channel();
-    shared.queue.push(Job { work, count, watch, deadline, reply })?;
+    shared.queue.push(Job { work, count, id: id.into(), watch, deadline, reply })?;
     match tokio::time::timeout_at(deadline.into(), answer).await {
         Ok(Ok(answer)) => answer,
         // Dropped unanswered: the queue or the worker found that its time was over.
@@ -107,6 +110,7 @@ fn work(shared: &Shared) {
 /// A job whose pictures stand in the batch's tensor.
 struct Prepared {
     pictures: Vec<Option<Picture>>,
+    id: String,
     watch: bool,
     reply: oneshot::Sender<std::result::Result<Vec<Seen>, Refusal>>,
 }
@@ -115,9 +119,9 @@ fn run(shared: &Shared, batch: Vec<Job>) {
     let begun = Instant::now();
     let mut input = Vec::new();
     let mut prepared = Vec::with_capacity(batch.len());
-    for Job { work, watch, reply, .. } in batch {
+    for Job { work, id, watch, reply, .. } in batch {
         match prepare(shared, work, &mut input) {
-            Ok(pictures) => prepared.push(Prepared { pictures, watch, reply }),
+            Ok(pictures) => prepared.push(Prepared { pictures, id, watch, reply }),
             // Here and below: a caller who left is not there to be told.
             Err(error) => drop(reply.send(Err(error.into()))),
         }
@@ -134,11 +138,16 @@ fn run(shared: &Shared, batch: Vec<Job>) {
         }
     };
     let took = begun.elapsed() / (predictions.len().max(1) as u32);
-    for Prepared { pictures, watch, reply } in prepared {
+    for Prepared { pictures, id, watch, reply } in prepared {
+        let single = pictures.len() == 1;
         let seen: Result<Vec<Seen>> = pictures
             .into_iter()
             .zip(&mut predictions)
-            .map(|(picture, prediction)| look(shared, picture, prediction, watch, took))
+            .enumerate()
+            .map(|(i, (picture, prediction))| {
+                let name = if single { id.clone() } else { format!("{id}/{i}") };
+                look(shared, &name, picture, prediction, watch, took)
+            })
             .collect::<Vec<_>>()
             .into_iter()
             .collect();
@@ -165,6 +174,7 @@ fn prepare(shared: &Shared, work: Work, input: &mut Vec<f32>) -> Result<Vec<Opti
 
 fn look(
     shared: &Shared,
+    name: &str,
     picture: Option<Picture>,
     prediction: Prediction,
     watch: bool,
@@ -172,7 +182,7 @@ fn look(
 ) -> Result<Seen> {
     let observation = match &picture {
         Some(picture) if watch && shared.settings.watch_posted => {
-            Some(shared.watcher.observe(&shared.predictor, picture, &prediction, took)?)
+            Some(shared.watcher.observe(&shared.predictor, picture, &prediction, took, name)?)
         }
         _ => None,
     };

@@ -5,6 +5,7 @@
 
 use super::metrics::Metrics;
 use super::{Event, Listener, Shared, lock};
+use crate::accuracy::Labelled;
 use crate::bundle::Bundle;
 use crate::image::Picture;
 use crate::keeper::{Keeper, Saved, Seen, Standing};
@@ -100,7 +101,7 @@ impl Watcher {
         let standing = keeper.standing();
         let now = standing.observation;
         let metrics = Arc::new(Metrics::new(bundle, now.effective_frames, now.alarm.is_some()));
-        metrics.monitor(&now, standing.promise.guarantee);
+        metrics.monitor(&now, standing.promise.guarantee, &standing.accuracy);
         let mut view = View::default();
         view.alarms.extend(now.alarm.map(|alarm| Rang { alarm, at: None }));
         let (wake, woken) = sync_channel(1);
@@ -117,7 +118,7 @@ impl Watcher {
         self.metrics.clone()
     }
 
-    /// Takes the next frame, at network size.
+    /// Takes the next frame, at network size, under the name that a label will call it by.
     ///
     /// # Errors
     /// When the masked pass fails.
@@ -127,8 +128,9 @@ impl Watcher {
         picture: &Picture,
         prediction: &Prediction,
         took: Duration,
+        name: &str,
     ) -> Result<Observation> {
-        let seen = self.keeper.observe(predictor, picture, prediction, took, None)?;
+        let seen = self.keeper.observe(predictor, picture, prediction, took, name, None)?;
         self.show(picture, prediction, took, &seen);
         Ok(seen.observation)
     }
@@ -136,7 +138,7 @@ impl Watcher {
     /// Shows a frame that the monitor has seen, at network size.
     pub fn show(&self, picture: &Picture, prediction: &Prediction, took: Duration, seen: &Seen) {
         let now = &seen.observation;
-        self.metrics.monitor(now, seen.guarantee);
+        self.metrics.monitor(now, seen.guarantee, &seen.accuracy);
         let mut view = lock(&self.view);
         let changed = view.state.replace(now.state) != Some(now.state);
         let rested = view.showed.is_none_or(|showed| showed.elapsed() >= SHOW_EVERY);
@@ -170,6 +172,17 @@ impl Watcher {
         (self.listener)(Event::Acknowledged);
         self.save()?;
         Ok(Some(alarm))
+    }
+
+    /// Labels frames by name.
+    ///
+    /// # Errors
+    /// When a class is none of the bundle's; then nothing was labelled. When the state cannot be saved.
+    pub fn label(&self, labels: &[(String, String)]) -> Result<Labelled> {
+        let done = self.keeper.label(labels.iter().map(|(name, class)| (name.as_str(), class.as_str())))?;
+        self.measure();
+        self.save()?;
+        Ok(done)
     }
 
     /// How the monitor stands.
@@ -207,7 +220,7 @@ impl Watcher {
 
     fn measure(&self) {
         let standing = self.keeper.standing();
-        self.metrics.monitor(&standing.observation, standing.promise.guarantee);
+        self.metrics.monitor(&standing.observation, standing.promise.guarantee, &standing.accuracy);
     }
 
     /// Ends the saver.

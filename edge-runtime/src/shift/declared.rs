@@ -1,6 +1,7 @@
 //! The declared family: the shifts a bundle is told to expect, applied to pictures of the fit half at convert time.
 //!
-//! Their light form gives the [`super::Directions`]. They are plain drawings of what happens in front of a camera, not
+//! Their light form gives the [`super::Directions`]; light, strong and in pairs they give the residuals of the accuracy
+//! estimate ([`crate::accuracy`]). They are plain drawings of what happens in front of a camera, not
 //! the corruptions of a benchmark; four are of a kind with one of those and say so in [`Declared::resembles`], so that a
 //! study can tell what was expected from what was not. Sizes are shares of the picture's side, strengths of the range
 //! of values, so that they mean the same at every network size.
@@ -75,8 +76,15 @@ impl Declared {
         }
     }
 
-    /// The shifted picture, of the same size. Equal seeds give equal pictures.
+    /// The picture under the light form of the shift, of the same size. Equal seeds give equal pictures.
     pub fn apply(self, picture: &Picture, seed: u64) -> Picture {
+        self.apply_at(picture, seed, 1.0)
+    }
+
+    /// The same at a strength: 1 is light, as described at each shift; amounts (angles, shares, heights, the part of the
+    /// range of values that is touched) grow in proportion. Above 0, at most 3.
+    pub fn apply_at(self, picture: &Picture, seed: u64, strength: f32) -> Picture {
+        let s = strength;
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(self as u64);
         let field = Field::of(picture);
@@ -84,39 +92,45 @@ impl Declared {
         let shifted = match self {
             Self::MotionBlur => {
                 let (sin, cos) = (std::f32::consts::TAU * unit(&mut rng)).sin_cos();
-                let reach = (0.05 * side).max(1.0);
+                let reach = (s * 0.05 * side).max(1.0);
                 let steps = [-1.0, -0.5, 0.0, 0.5, 1.0].map(|t| t * reach);
                 field.each(|x, y, _| mean(steps.map(|t| field.at(x as f32 + t * cos, y as f32 + t * sin))))
             }
             Self::Snow => {
-                let flakes: Vec<f32> = (0..field.values.len()).map(|_| f32::from(unit(&mut rng) < 0.02)).collect();
+                let flakes: Vec<f32> = (0..field.values.len()).map(|_| f32::from(unit(&mut rng) < s * 0.02)).collect();
                 let flake = |x: usize, y: usize| flakes[y.min(field.height - 1) * field.width + x.min(field.width - 1)];
                 field.each(|x, y, pixel| {
                     let white = 0.8 * flake(x, y).max(flake(x + 1, y + 1));
-                    pixel.map(|v| (0.92 * v + 0.08).max(white + (1.0 - white) * v))
+                    pixel.map(|v| (v + s * 0.08 * (1.0 - v)).max(white + (1.0 - white) * v))
                 })
             }
             Self::Frost => {
                 let veil = Waves::new(&mut rng, 3.0);
                 field.each(|x, y, [r, g, b]| {
-                    let a = 0.15 + 0.15 * veil.at(x as f32 / side, y as f32 / side);
+                    let a = (s * (0.15 + 0.15 * veil.at(x as f32 / side, y as f32 / side))).min(1.0);
                     [r + a * (0.75 - r), g + a * (0.85 - g), b + a * (0.95 - b)]
                 })
             }
             Self::Spatter => {
                 let stains = Waves::new(&mut rng, 6.0);
-                let stained = |x: usize, y: usize| stains.at(x as f32 / side, y as f32 / side) > 0.75;
+                let stained = |x: usize, y: usize| stains.at(x as f32 / side, y as f32 / side) > 1.0 - s * 0.25;
                 field.each(|x, y, p| if stained(x, y) { p.map(|v| 0.5 * v + 0.1) } else { p })
             }
-            Self::Posterise => field.each(|_, _, pixel| pixel.map(|v| (v * 7.0).round() / 7.0)),
-            Self::Solarise => field.each(|_, _, pixel| pixel.map(|v| if v > 0.75 { 1.5 - v } else { v })),
-            Self::Gamma => field.each(|_, _, pixel| pixel.map(|v| v.powf(1.4))),
+            Self::Posterise => {
+                let steps = (7.0 / s).round().max(1.0);
+                field.each(|_, _, pixel| pixel.map(|v| (v * steps).round() / steps))
+            }
+            Self::Solarise => {
+                let above = 1.0 - s * 0.25;
+                field.each(|_, _, pixel| pixel.map(|v| if v > above { 2.0 * above - v } else { v }))
+            }
+            Self::Gamma => field.each(|_, _, pixel| pixel.map(|v| v.powf(1.0 + s * 0.4))),
             Self::Hue => {
-                let (sin, cos) = (25f32.to_radians() * sign(&mut rng)).sin_cos();
+                let (sin, cos) = (s * 25f32.to_radians() * sign(&mut rng)).sin_cos();
                 field.each(|_, _, pixel| turned_hue(pixel, sin, cos))
             }
             Self::Rotation => {
-                let (sin, cos) = (12f32.to_radians() * (2.0 * unit(&mut rng) - 1.0)).sin_cos();
+                let (sin, cos) = (s * 12f32.to_radians() * (2.0 * unit(&mut rng) - 1.0)).sin_cos();
                 let (cx, cy) = (0.5 * (field.width - 1) as f32, 0.5 * (field.height - 1) as f32);
                 field.each(|x, y, _| {
                     let (dx, dy) = (x as f32 - cx, y as f32 - cy);
@@ -124,24 +138,25 @@ impl Declared {
                 })
             }
             Self::Occlusion => {
-                let (left, top) = (0.75 * side * unit(&mut rng), 0.75 * side * unit(&mut rng));
-                let inside = |at: usize, from: f32| (from..from + 0.25 * side).contains(&(at as f32));
+                let (square, free) = (s * 0.25 * side, (1.0 - s * 0.25) * side);
+                let (left, top) = (free * unit(&mut rng), free * unit(&mut rng));
+                let inside = |at: usize, from: f32| (from..from + square).contains(&(at as f32));
                 field.each(|x, y, p| if inside(x, left) && inside(y, top) { [0.5; 3] } else { p })
             }
             Self::Vignette => field.each(|x, y, pixel| {
                 let (dx, dy) = (2.0 * x as f32 / field.width as f32 - 1.0, 2.0 * y as f32 / field.height as f32 - 1.0);
-                pixel.map(|v| v * (1.0 - 0.25 * (dx * dx + dy * dy)))
+                pixel.map(|v| v * (1.0 - s * 0.25 * (dx * dx + dy * dy)))
             }),
-            Self::ColourCast => field.each(|_, _, [r, g, b]| [1.1 * r, g, 0.9 * b]),
+            Self::ColourCast => field.each(|_, _, [r, g, b]| [(1.0 + s * 0.1) * r, g, (1.0 - s * 0.1) * b]),
             Self::Sharpen => field.each(|x, y, pixel| {
                 let around = field.around(x, y);
-                std::array::from_fn(|c| pixel[c] + 0.8 * (pixel[c] - around[c]))
+                std::array::from_fn(|c| pixel[c] + s * 0.8 * (pixel[c] - around[c]))
             }),
             Self::Banding => {
                 let (period, phase) = ((0.125 * side).max(2.0), unit(&mut rng));
                 field.each(|_, y, pixel| {
                     let wave = (std::f32::consts::TAU * (y as f32 / period + phase)).sin();
-                    pixel.map(|v| v + 0.04 * wave)
+                    pixel.map(|v| v + s * 0.04 * wave)
                 })
             }
         };
@@ -248,6 +263,22 @@ mod tests {
                 assert_eq!((once.width, once.height, once.rgb.len()), (width, height, picture.rgb.len()));
                 assert!(width < 32 || once != picture, "{shift:?} leaves the picture as it was");
             }
+        }
+    }
+
+    #[test]
+    fn the_strong_form_changes_more_than_the_light_one() {
+        let wave = |i: usize| {
+            let (x, y, c) = (i / 3 % 32, i / 96, i % 3);
+            (127.5 + 120.0 * (0.4 * x as f32 + 0.25 * y as f32 + c as f32).sin()) as u8
+        };
+        let picture = Picture { width: 32, height: 32, rgb: (0..32 * 32 * 3).map(wave).collect() };
+        for shift in Declared::ALL {
+            let off = |strength: f32| -> u32 {
+                let shifted = shift.apply_at(&picture, 7, strength);
+                shifted.rgb.iter().zip(&picture.rgb).map(|(a, b)| u32::from(a.abs_diff(*b))).sum()
+            };
+            assert!(off(2.0) > off(1.0), "{shift:?}: {} and {}", off(1.0), off(2.0));
         }
     }
 

@@ -44,4 +44,5 @@ pub use promise::Promise;
 pub use reference::{Problem, Reference, ReferenceOptions};
 pub use scores::{ClassMeans, FrameInput, FrameScores, MaskedPass, ScoreModel};
 pub use sensor::SensorFault;
+pub(crate) use tensors::take;
 pub use tensors::{Tensors, from_bytes, to_bytes};

@@ -55,7 +55,7 @@ pub fn from_bytes(bytes: &[u8]) -> Result<Tensors> {
 }
 
 /// One tensor by name, its shape checked (`None` accepts any length of that axis).
-pub(super) fn take<'a>(tensors: &'a Tensors, name: &str, shape: &[Option<usize>]) -> Result<(&'a [usize], &'a [f64])> {
+pub(crate) fn take<'a>(tensors: &'a Tensors, name: &str, shape: &[Option<usize>]) -> Result<(&'a [usize], &'a [f64])> {
     let (found, values) = tensors.get(name).ok_or_else(|| refuse(format!("{name} is missing")))?;
     let fits = found.len() == shape.len() && found.iter().zip(shape).all(|(f, s)| s.is_none_or(|s| s == *f));
     if !fits || found.iter().product::<usize>() != values.len() {

@@ -1,13 +1,14 @@
 //! A complete bundle around the tiny network: fitted, with a reference of healthy pictures, ready to seal.
 
 use super::{CHANNELS, CLASSES, MAP, Noise, SIZE, head, images, network};
+use excon_edge::accuracy::{AccuracyModel, Outcome, Shifted};
 use excon_edge::bundle::*;
 use excon_edge::engine;
 use excon_edge::image::{Picture, Preprocess};
 use excon_edge::predictor::{Parts, Predictor};
 use excon_edge::probability::{Conformal, SetScore};
 use excon_edge::saliency::LinearHead;
-use excon_edge::shift::{ClassMeans, FrameScores, PixelStatistics, Reference, ReferenceOptions, ScoreModel};
+use excon_edge::shift::{ClassMeans, Declared, FrameScores, PixelStatistics, Reference, ReferenceOptions, ScoreModel};
 use std::sync::Arc;
 
 pub const LABELS: [&str; CLASSES] = ["cup", "jar", "lid"];
@@ -105,9 +106,24 @@ pub fn made_for(target: &str, int8: bool, frames: usize, version: u64) -> Writer
     let manifest = Manifest { version, target: target.into(), ..manifest(int8, frames, parts.engine.name()) };
     let mut writer = Writer::new(manifest);
     writer.member(MODEL, network(int8).bytes());
-    writer.reference(&parts.head, parts.projection.as_ref(), &model, &reference).unwrap();
+    writer.reference(&parts.head, parts.projection.as_ref(), &model, &reference, Some(&accuracy(&predictor))).unwrap();
     writer.golden(&golden).unwrap();
     writer
+}
+
+/// An accuracy estimate: three of four pictures are answered rightly, whatever the light.
+fn accuracy(predictor: &Predictor) -> AccuracyModel {
+    let outcomes = |brightness: f32| -> Vec<Outcome> {
+        let outcome = |seed: u64| {
+            let picture = picture(3_000 + 7_919 * seed, brightness);
+            let prediction = predictor.predict(&picture).unwrap();
+            let scores = predictor.scores(&picture, &prediction, false).unwrap();
+            Outcome { scores, right: !seed.is_multiple_of(4) }
+        };
+        (0..60).map(outcome).collect()
+    };
+    let shifted = |brightness| Shifted { kinds: vec![Declared::Gamma], frames: outcomes(brightness) };
+    AccuracyModel::fit(&outcomes(0.5), &[shifted(0.45), shifted(0.55)]).unwrap()
 }
 
 pub fn manifest(int8: bool, frames: usize, engine: &str) -> Manifest {

@@ -24,7 +24,7 @@ use excon_edge::source::{Feed, Place, Stop};
 use excon_edge::unusual::Ring;
 use excon_edge::{Error, Result};
 use hook::Hook;
-pub use report::named;
+pub use report::{named, observed};
 use show::Show;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -87,6 +87,8 @@ pub struct Taken {
     took: Duration,
     /// From the frame's arrival to here.
     behind: Duration,
+    /// What is new about accuracy, in words.
+    news: Option<String>,
 }
 
 /// Frames of this run.

@@ -1,8 +1,9 @@
 //! What a watch says in lines: for programs every frame, for people the changes, and at the end a summary.
 
-use super::super::output::{self, BAD, BOLD, Output, paint, power};
+use super::super::output::{self, BAD, BOLD, Output, paint, percent, power};
 use super::{Counts, Taken};
-use excon_edge::keeper::Keeper;
+use excon_edge::accuracy::{Accuracy, BLOCK, Bounded, Change, Observed};
+use excon_edge::keeper::{Keeper, Seen};
 use excon_edge::shift::{Alarm, Channel, ChannelReading, Family, Likeness, Observation, Promise, State};
 use serde::Serialize;
 use std::io;
@@ -20,6 +21,7 @@ struct Line<'a> {
     late: u64,
     /// What the alarm that stands looks like, the likeliest first.
     looks_like: &'a [Likeness],
+    accuracy: &'a Accuracy,
     #[serde(flatten)]
     observation: &'a Observation,
 }
@@ -40,6 +42,8 @@ struct Summary<'a> {
     alarm: Option<&'a Alarm>,
     looks_like: &'a [Likeness],
     slow_drift: bool,
+    accuracy: &'a Accuracy,
+    labels: Option<&'a Observed>,
     self_test_failures: u64,
     channels: &'a [ChannelReading],
     promise: &'a Promise,
@@ -58,6 +62,7 @@ pub fn frame(output: &mut Output, taken: &Taken, counts: &Counts, before: Option
         dropped: counts.dropped,
         late: counts.late,
         looks_like: &taken.seen.looks_like,
+        accuracy: &taken.seen.accuracy,
         observation: now,
     })?;
     for line in changes(taken, before) {
@@ -74,6 +79,7 @@ pub fn changes(taken: &Taken, before: Option<&Observation>) -> Vec<String> {
         let failed = paint(BAD, "self-test failed");
         lines.push(format!("frame {:>6}  {name}  {failed} {residual:.1e}", now.raw_frames));
     }
+    lines.extend(taken.news.iter().map(|news| format!("frame {:>6}  {name}  {news}", now.raw_frames)));
     if before.is_some_and(|b| b.state == now.state && b.fault == now.fault) {
         return lines;
     }
@@ -84,6 +90,46 @@ pub fn changes(taken: &Taken, before: Option<&Observation>) -> Vec<String> {
         _ => format!("evidence {} of {}", power(now.log_r), power(now.log_limit)),
     };
     lines.push(format!("frame {:>6}  {name}  {} {why}", now.raw_frames, output::state(now.state)));
+    lines
+}
+
+/// What a watch has said of accuracy: it speaks when a block of frames is full and what it says is another.
+#[derive(Debug, Default)]
+pub struct Told(Option<(Option<Change>, bool)>);
+
+impl Told {
+    /// What there is to say with a frame.
+    pub fn news(&mut self, seen: &Seen) -> Option<String> {
+        let (accuracy, alarm) = (&seen.accuracy, &seen.observation.alarm);
+        let frames = accuracy.frames();
+        if frames == 0 || !frames.is_multiple_of(BLOCK) {
+            return None;
+        }
+        let says = (accuracy.estimate().and_then(|e| e.change), alarm.is_some());
+        let known = self.0.replace(says) == Some(says);
+        (!known).then(|| match alarm {
+            Some(alarm) => accuracy.under(alarm),
+            None => format!("accuracy {}", accuracy.words()),
+        })
+    }
+}
+
+/// What labelled frames show, in lines.
+pub fn observed(labels: &Observed, promised: Option<f64>) -> Vec<String> {
+    let share = |b: &Bounded| format!("{} ({} to {})", percent(b.value), percent(b.low), percent(b.high));
+    let mut lines = vec![
+        format!(
+            "{} of {} frames labelled, {} answered rightly",
+            labels.labelled,
+            labels.remembered,
+            share(&labels.accuracy)
+        ),
+        format!("confidence less accuracy {}", share(&labels.gap)),
+    ];
+    if let Some(coverage) = &labels.coverage {
+        let promised = promised.map_or(String::new(), |p| format!(", {} promised", percent(p)));
+        lines.push(format!("prediction sets hold the label {}{promised}", share(coverage)));
+    }
     lines
 }
 
@@ -119,6 +165,8 @@ pub fn summary(
         alarm: now.alarm.as_ref(),
         looks_like: &standing.looks_like,
         slow_drift: last.is_some_and(|o| o.slow_drift),
+        accuracy: &standing.accuracy,
+        labels: standing.labels.as_ref(),
         self_test_failures: keeper.with(|s| s.monitor.self_test_failures()),
         channels: last.map_or(&[], |o| &o.channels),
         promise: &standing.promise,
@@ -155,6 +203,10 @@ pub fn summary(
     }
     output.text(format_args!("evidence {} of {}", power(now.log_r), power(now.log_limit)))?;
     output.text(&standing.promise.sentence)?;
+    output.text(format_args!("accuracy {}", standing.accuracy.words()))?;
+    for line in standing.labels.iter().flat_map(|labels| observed(labels, keeper.promised_coverage())) {
+        output.text(line)?;
+    }
     if interrupted {
         output.text("interrupted before the last frame")?;
     }
@@ -164,6 +216,7 @@ pub fn summary(
         if let Some(looks) = Likeness::words(&standing.looks_like) {
             output.text(format_args!("it looks like: {looks}"))?;
         }
+        output.text(standing.accuracy.under(alarm))?;
         if let Some(next) = next {
             output.text(format_args!("next: {next}"))?;
         }

@@ -114,6 +114,7 @@ impl View {
             abstains: taken.prediction.abstains,
             observation: taken.seen.observation.clone(),
             guarantee: taken.seen.guarantee,
+            accuracy: taken.seen.accuracy.clone(),
             took: taken.took,
             behind: taken.behind,
             rate,

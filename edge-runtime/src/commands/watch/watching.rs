@@ -6,6 +6,7 @@ use super::super::{Failure, Verdict};
 use super::hook::Hook;
 #[cfg(feature = "serve")]
 use super::page;
+use super::report::Told;
 use super::show::Show;
 use super::{Counts, Taken, named, report};
 use excon_edge::Error;
@@ -54,6 +55,8 @@ pub struct Watching {
 pub struct Progress {
     counts: Counts,
     last: Option<Observation>,
+    /// What was last said of accuracy.
+    told: Told,
     /// When the state was last looked at that another process may change.
     looked: Instant,
     /// Frames since the last save, and when that was.
@@ -65,7 +68,7 @@ impl Progress {
     /// At the beginning.
     pub fn new() -> Self {
         let now = Instant::now();
-        Self { counts: Counts::default(), last: None, looked: now, unsaved: 0, saved: now }
+        Self { counts: Counts::default(), last: None, told: Told::default(), looked: now, unsaved: 0, saved: now }
     }
 }
 
@@ -130,14 +133,15 @@ impl Watching {
         let picture = self.predictor.resize(&whole);
         let prediction = self.predictor.predict(&picture)?;
         let took = begun.elapsed();
-        let seen = self.keeper.observe(&self.predictor, &picture, &prediction, took, cursor)?;
+        let seen = self.keeper.observe(&self.predictor, &picture, &prediction, took, &name, cursor)?;
         let checked = {
             let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
             checks.see(&prediction, self.predictor.engine().name())
         };
         checked?;
         self.progress.counts.abstained += u64::from(prediction.abstains);
-        let taken = Taken { name, picture, prediction, seen, took, behind: arrived.elapsed() };
+        let news = self.progress.told.news(&seen);
+        let taken = Taken { name, picture, prediction, seen, took, behind: arrived.elapsed(), news };
         self.keep(&taken, &whole, at);
         self.tell(&taken, at);
         #[cfg(feature = "serve")]

@@ -148,6 +148,7 @@ fn state(shared: &Shared, standing: &Standing) -> Markup {
         div.state.(class) role="status" {
             div { span.word { (page::badge(badge)) } p { (sentence) } }
             @if let Some(looks) = Likeness::words(&standing.looks_like) { p { "It looks like: " (looks) "." } }
+            @if let Some(alarm) = &now.alarm { p { (capital(&standing.accuracy.under(alarm))) "." } }
             @if now.alarm.is_some() {
                 form method="post" action="/v1/acknowledge" {
                     button { "Acknowledge" }
@@ -181,6 +182,19 @@ fn figures(shared: &Shared, standing: &Standing, view: &View) -> Markup {
                 dt { "evidence of a shift" }
                 dd.value { (evidence::power(now.log_r)) }
                 dd.note { "alarm at " (evidence::power(now.log_limit)) }
+            }
+            @match standing.accuracy.estimate() {
+                Some(e) => {
+                    @let note = format!("{:.0} to {:.0} %, by {}", 100.0 * e.low, 100.0 * e.high, if e.labelled > 0 { "labels" } else { "confidence" });
+                    (figure("accuracy now", html! { (format!("{:.0} %", 100.0 * e.value)) }, html! { (note) }))
+                }
+                None => (figure("accuracy now", html! { "–" }, html! { (standing.accuracy.words()) }))
+            }
+            @if let Some(labels) = &standing.labels {
+                (figure("labelled", html! { (grouped(labels.labelled as u64)) }, html! {
+                    (format!("{:.0} %", 100.0 * labels.accuracy.value)) " answered rightly"
+                    @if let Some(c) = &labels.coverage { ", sets hold " (format!("{:.0} %", 100.0 * c.value)) }
+                }))
             }
             @if !sure.is_empty() {
                 @let median = format!("{:.0} %", 100.0 * sure[sure.len() / 2]);
@@ -283,9 +297,13 @@ fn alarms(standing: &Standing, view: &View) -> Markup {
 /// `Input changed: luma mean, saturation`.
 fn rang(alarm: &Alarm) -> String {
     let channels: Vec<String> = alarm.channels.iter().map(|c| c.name().replace('_', " ")).collect();
-    let family = alarm.family.words();
-    let (first, rest) = family.split_at(family.chars().next().map_or(0, char::len_utf8));
-    format!("{}{rest}: {}", first.to_uppercase(), channels.join(", "))
+    format!("{}: {}", capital(alarm.family.words()), channels.join(", "))
+}
+
+/// With a capital at the beginning.
+fn capital(text: &str) -> String {
+    let (first, rest) = text.split_at(text.chars().next().map_or(0, char::len_utf8));
+    format!("{}{rest}", first.to_uppercase())
 }
 
 /// `12,345`.

@@ -3,6 +3,7 @@
 use super::super::super::output::{BAD, BOLD, GOOD, WATCH, percent, power};
 use super::super::{Counts, named};
 use anstyle::{Ansi256Color, Color, RgbColor, Style};
+use excon_edge::accuracy::{Accuracy, Change};
 use excon_edge::image::{Picture, Window, resample};
 use excon_edge::shift::{Channel, ChannelReading, Observation, State};
 use std::fmt::Write as _;
@@ -69,6 +70,7 @@ pub struct Scene {
     pub abstains: bool,
     pub observation: Observation,
     pub guarantee: bool,
+    pub accuracy: Accuracy,
     /// From the start of decoding to the prediction.
     pub took: Duration,
     /// From the frame's arrival to the end.
@@ -146,6 +148,7 @@ fn figures(title: &str, scene: &Scene, said: &[&str], rows: usize) -> Vec<Line> 
             (BOLD, scene.label.clone()),
             (PLAIN, format!(" {}{}", percent(scene.confidence), if scene.abstains { " · does not know" } else { "" })),
         ],
+        accuracy(&scene.accuracy),
         plain(format!(
             "{:<12}{} {} of {}{promise}",
             "evidence",
@@ -191,6 +194,17 @@ fn state(now: &Observation) -> Line {
     vec![(style, format!("{:<12}", now.state.words())), (PLAIN, why)]
 }
 
+/// Accuracy now: a bar with the interval in it, and words.
+fn accuracy(accuracy: &Accuracy) -> Line {
+    let words = accuracy.words();
+    let text = match accuracy.estimate() {
+        Some(estimate) => format!("{:<12}{} {words}", "accuracy", bar(estimate.value)),
+        None => format!("{:<12}{words}", "accuracy"),
+    };
+    let fell = accuracy.estimate().is_some_and(|e| e.change == Some(Change::Lower));
+    vec![(if fell { WATCH } else { PLAIN }, text)]
+}
+
 fn check(reading: &ChannelReading, limit: f64) -> Line {
     let ChannelReading { channel, weight, log_r, .. } = reading;
     let style = if *weight == 0.0 { SOFT } else { PLAIN };
@@ -221,6 +235,7 @@ fn fitted(line: &Line, width: usize) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use excon_edge::accuracy::AccuracyEstimate;
     use excon_edge::shift::{Alarm, Family};
 
     fn scene() -> Scene {
@@ -267,6 +282,17 @@ mod tests {
                 self_test_failed: None,
             },
             guarantee: false,
+            accuracy: Accuracy::Estimate(AccuracyEstimate {
+                value: 0.5,
+                low: 0.441,
+                high: 0.559,
+                frames: 1_000,
+                labelled: 0,
+                healthy: Some(0.85),
+                change: Some(Change::Lower),
+                estimators: None,
+                note: None,
+            }),
             took: Duration::from_micros(1_250),
             behind: Duration::from_millis(20),
             rate: Some(29.94),
@@ -280,11 +306,12 @@ mod tests {
 
     #[test]
     fn a_narrow_window_shows_the_figures() {
-        let lines = draw("tiny version 3 on int8 · stdin", Some(&scene()), &["one", "two"], Depth::True, (50, 16));
+        let lines = draw("tiny version 3 on int8 · stdin", Some(&scene()), &["one", "two"], Depth::True, (50, 17));
         let expected = [
             "tiny version 3 on int8 · stdin",
             "shift       since frame 40: input changed: luma_me",
             "confidence  ████████████░░░░ cup 75.0 %",
+            "accuracy    ████████░░░░░░░░ 50.0 % (44.1 to 55.9",
             "evidence    ████████████████ 10^6.5 of 10^6.0 · no",
             "frames      41 · 21 effective · 29.9 a second",
             "latency     1.2 ms · 20.0 ms after it came",
