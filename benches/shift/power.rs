@@ -10,6 +10,7 @@
 //! arrays (`peers.py` beside this file measures ordinary detectors on them).
 
 mod play;
+mod saliency;
 mod table;
 
 use anstream::eprintln;
@@ -54,6 +55,9 @@ struct Settings {
     /// N: effective frames between false alarms that are promised
     #[arg(long, default_value_t = 5_000.0)]
     mean_time: f64,
+    /// Also try other ways to make the explanation see shift
+    #[arg(long)]
+    saliency: bool,
     /// Folder for the scores
     #[arg(long)]
     out: PathBuf,
@@ -62,6 +66,8 @@ struct Settings {
 /// Scores of one kind of frames.
 struct Cell {
     name: String,
+    /// At network size; kept for `--saliency` alone.
+    pictures: Vec<Picture>,
     /// None for healthy pictures and for other classes.
     corruption: Option<Corruption>,
     severity: usize,
@@ -82,8 +88,12 @@ fn main() -> Result<()> {
     let reference = score(&predictor, &pictures(&data.validation.subset(&rank), usize::MAX))?;
     let test = pictures(&data.test, settings.pictures);
 
-    let mut cells =
-        vec![Cell { name: "healthy".into(), corruption: None, severity: 0, scores: score(&predictor, &test)? }];
+    let plain = |name: &str, pictures: &[Picture]| -> Result<Cell> {
+        let kept = if settings.saliency { pictures.to_vec() } else { Vec::new() };
+        let scores = score(&predictor, pictures)?;
+        Ok(Cell { name: name.into(), pictures: kept, corruption: None, severity: 0, scores })
+    };
+    let mut cells = vec![plain("healthy", &test)?];
     for corruption in Corruption::ALL {
         for severity in SEVERITIES {
             let mut rng = ChaCha8Rng::seed_from_u64(severity as u64);
@@ -92,12 +102,8 @@ fn main() -> Result<()> {
                 .iter()
                 .map(|p| corruption.apply(p, severity, &mut rng))
                 .collect::<std::result::Result<Vec<_>, _>>()?;
-            cells.push(Cell {
-                name: corruption.name().into(),
-                corruption: Some(corruption),
-                severity,
-                scores: score(&predictor, &seen)?,
-            });
+            let cell = plain(corruption.name(), &seen)?;
+            cells.push(Cell { corruption: Some(corruption), severity, ..cell });
         }
         eprintln!("{corruption}");
     }
@@ -105,16 +111,20 @@ fn main() -> Result<()> {
         let all = open(None)?.test;
         let others: Vec<usize> = (0..all.len()).filter(|&i| all.labels[i] >= known).collect();
         let seen = pictures(&all.subset(&others), settings.pictures);
-        cells.push(Cell {
-            name: "other classes".into(),
-            corruption: None,
-            severity: 0,
-            scores: score(&predictor, &seen)?,
-        });
+        cells.push(plain("other classes", &seen)?);
     }
     write(&settings.out, &reference, &cells)?;
 
     table::auroc(&cells);
+    if settings.saliency {
+        let count = data.train.len().min(2_000);
+        let train = data.train.subset(&(0..count).map(|i| i * data.train.len() / count).collect::<Vec<_>>());
+        let typical = saliency::TypicalMaps::of(&predictor, &pictures(&train, usize::MAX), &train.labels)?;
+        let frames = |cell: &Cell| saliency::frames(&predictor, &typical, &cell.pictures);
+        let healthy = frames(&cells[0])?;
+        let shifted = cells[1..].iter().map(|cell| Ok((cell, frames(cell)?))).collect::<Result<Vec<_>>>()?;
+        saliency::table(&healthy, &shifted);
+    }
     let mean_time = settings.mean_time;
     if let Some(looks) = bundle.scores.looks() {
         let mut rows = Vec::new();
