@@ -140,7 +140,11 @@ impl Agreement {
             values[1].extend(y.logits);
             at(values[0].len() / shapes.classes);
         }
-        let scalings = [a.model.scaling(data)?.0, b.model.scaling(data)?.0];
+        let mut scalings = [a.model.scaling(data)?.0, b.model.scaling(data)?.0];
+        // What stands behind a temperature may change answers: where one side has none, neither is compared with it.
+        if scalings.iter().any(|s| s.refinement.is_none()) {
+            scalings.iter_mut().for_each(|s| s.refinement = None);
+        }
         let side = |i: usize| Logits { logits: &values[i], scaling: &scalings[i] };
         let c = compare(name, side(0), side(1), shapes.classes, &split.labels, a.model.seed)?;
         let form = |form: &Form, metrics: &Metrics, scaling: &Scaling| {

@@ -85,7 +85,7 @@ pub fn frames(predictor: &Predictor, typical: &TypicalMaps, pictures: &[Picture]
             let mut input = Vec::new();
             predictor.parts().preprocess.normalise(&predictor.resize(picture), &mut input);
             let map = p.cam.upsample(predictor.parts().preprocess.size, predictor.parts().preprocess.size).normalised();
-            let mut masked = |change: &mut dyn FnMut(&mut [f32])| -> Result<Prediction> {
+            let masked = |change: &mut dyn FnMut(&mut [f32])| -> Result<Prediction> {
                 let mut input = input.clone();
                 change(&mut input);
                 Ok(predictor.predict_normalised(&input)?.remove(0))

@@ -1,9 +1,9 @@
 //! Which calibration a network gets: the simplest one that held-out pictures do not contradict.
 //!
 //! Every candidate is fitted five times, each time without a fifth of the pictures, and judged by the negative
-//! log-likelihood of the fifth it has not seen (cross-fitting). A temperature must gain at all; what has more numbers
-//! must gain more than one standard error of the paired difference (Breiman's rule). What is chosen is then fitted
-//! on all pictures.
+//! log-likelihood of the fifth it has not seen (cross-fitting). A temperature must gain at all; what has more numbers, and
+//! may change answers, must gain more than two standard errors of the paired difference. What is chosen is then fitted on
+//! all pictures.
 
 use super::{Refinement, Scaling, VectorScaling, VennAbers, argmax, check_rows, fit_temperature_reported, softmax};
 use crate::Result;
@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 /// Parts that the pictures are dealt into.
 const FOLDS: usize = 5;
+/// Standard errors that a refinement must gain.
+const CLEARLY: f64 = 2.0;
 /// Pictures below which nothing is fitted.
 pub const FEWEST: usize = 10;
 /// Pictures below which Venn–Abers is not tried: its steps would be as wide as the scale.
@@ -155,7 +157,7 @@ pub fn choose<T: Copy + Into<f64>>(logits: &[T], classes: usize, labels: &[usize
     for index in 1..trials.len() {
         let (method, losses) = &trials[index];
         let (gain, error) = paired(&trials[best].1, losses);
-        let needed = if *method == Method::Temperature { 0.0 } else { error };
+        let needed = if *method == Method::Temperature { 0.0 } else { CLEARLY * error };
         if gain > needed {
             best = index;
         } else if *method == Method::Temperature {
