@@ -161,7 +161,7 @@ impl Labels {
 
     /// Accuracy over the frames of a window, by prediction-powered inference (Angelopoulos et al. 2023): the mean
     /// confidence of all, corrected by the mean of (right − confidence) of those labelled, with their number. `first` is
-    /// the number of the window's first frame. None below [`FEWEST`] labels.
+    /// the number of the window's first frame. None below `FEWEST` labels.
     pub fn powered(&self, sums: &Sums, first: u64) -> Option<(Bounded, usize)> {
         let labelled = self.frames.iter().filter(|f| f.number >= first && f.label.is_some());
         let correction = Correction::of(labelled).filter(|c| c.count >= FEWEST && sums.frames > 0)?;

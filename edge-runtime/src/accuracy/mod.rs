@@ -1,7 +1,7 @@
 //! How often the network is right now: estimated without labels, sharper with a few.
 //!
-//! Every effective frame enters a [`window`]; the [`model`], fitted beside the shift reference, turns its sums into an
-//! interval, or abstains where the frames look like nothing that it was fitted on. [`labels`] that come for some of the
+//! Every effective frame enters a `window`; the `model`, fitted beside the shift reference, turns its sums into an
+//! interval, or abstains where the frames look like nothing that it was fitted on. `labels` that come for some of the
 //! frames take over where they say more. Promise: over the declared family, and over what is no stranger than it, the
 //! accuracy on the window's frames lies in the interval 95 times out of 100. It is an estimate, no guarantee: confidence
 //! that stays while answers turn wrong is seen by labels alone.
