@@ -8,6 +8,9 @@
 //! replacement go through the bundle's estimate; each interval is held against the share of right answers in that very
 //! window. A Markdown table a cell and a summary go to stdout. Nothing is fitted here.
 
+#[path = "../subject.rs"]
+mod subject;
+
 use anstream::{eprintln, println};
 use clap::Parser;
 use excon_edge::accuracy::{AccuracyModel, Estimators, Sums};
@@ -15,30 +18,16 @@ use excon_edge::bundle::Bundle;
 use excon_edge::image::Picture;
 use excon_edge::predictor::Predictor;
 use excon_train::corruption::Corruption;
-use excon_train::dataset::{self, OpenOptions};
+use excon_train::evaluate::spread;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::path::PathBuf;
-
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+use subject::{Result, Subject, corrupted};
 
 /// Coverage of an estimate's intervals over the corruption suite
 #[derive(Parser)]
 struct Settings {
-    /// The sealed model
-    bundle: PathBuf,
-    /// Data set it was trained on
-    #[arg(long)]
-    data: String,
-    /// It was trained on the first so many classes
-    #[arg(long)]
-    classes: Option<usize>,
-    /// Share of the training pictures that were set aside, as in training
-    #[arg(long, default_value_t = 0.1)]
-    validation: f64,
-    /// Test pictures, at most
-    #[arg(long, default_value_t = 1000)]
-    pictures: usize,
+    #[command(flatten)]
+    subject: Subject,
     /// Frames of a window
     #[arg(long, default_value_t = 1000)]
     frames: usize,
@@ -68,20 +57,11 @@ struct Outcome {
 
 fn main() -> Result<()> {
     let settings = Settings::parse();
-    let bundle = Bundle::open(&settings.bundle)?;
+    let bundle = Bundle::open(&settings.subject.bundle)?;
     let predictor = Predictor::from_bundle(&bundle)?;
     let model = bundle.accuracy.as_ref().ok_or("this bundle brings no accuracy estimate; convert it anew")?;
-    let data = dataset::open(
-        &settings.data,
-        &OpenOptions {
-            image_size: Some(bundle.manifest.preprocess.size),
-            seed: bundle.manifest.provenance.seed,
-            validation: settings.validation,
-            classes: settings.classes,
-        },
-    )?;
-    let count = data.test.len().min(settings.pictures);
-    let chosen: Vec<usize> = (0..count).map(|i| i * data.test.len() / count).collect();
+    let data = settings.subject.open(&bundle, settings.subject.classes)?;
+    let chosen = spread(data.test.len(), settings.subject.pictures);
     let test: Vec<Picture> = chosen.iter().map(|&i| data.test.to_picture(i)).collect();
     let labels: Vec<usize> = chosen.iter().map(|&i| data.test.labels[i]).collect();
 
@@ -94,12 +74,7 @@ fn main() -> Result<()> {
     for severity in 1..=5 {
         let mut outcomes = Vec::new();
         for corruption in Corruption::ALL {
-            let mut rng = ChaCha8Rng::seed_from_u64(severity as u64);
-            rng.set_stream(corruption as u64);
-            let seen = test
-                .iter()
-                .map(|p| corruption.apply(p, severity, &mut rng))
-                .collect::<std::result::Result<Vec<_>, _>>()?;
+            let seen = corrupted(&test, corruption, severity)?;
             let cell = frames(&predictor, model, &seen, &labels)?;
             let outcome = measure(&settings, model, &cell, (severity * 100 + corruption as usize) as u64);
             row(corruption.name(), severity, &outcome);

@@ -1,6 +1,7 @@
 //! Streams of scores, played to monitors with different weights.
 
-use crate::{Cell, Result};
+use crate::Cell;
+use crate::subject::Result;
 use excon_edge::image::Picture;
 use excon_edge::shift::{
     Channel, Contract, Family, FrameScores, Likeness, Looks, Monitor, Reference, ReferenceOptions, Weights,

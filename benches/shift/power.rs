@@ -11,6 +11,8 @@
 
 mod play;
 mod saliency;
+#[path = "../subject.rs"]
+mod subject;
 mod table;
 
 use anstream::eprintln;
@@ -21,13 +23,11 @@ use excon_edge::image::Picture;
 use excon_edge::predictor::Predictor;
 use excon_edge::shift::{Channel, FrameScores, Look};
 use excon_train::corruption::Corruption;
-use excon_train::dataset::{self, OpenOptions, Split, split_validation};
+use excon_train::dataset::{Split, split_validation};
+use excon_train::evaluate::spread;
 use excon_train::npy;
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
 use std::path::{Path, PathBuf};
-
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+use subject::{Result, Subject, corrupted};
 
 /// Severities of the contract's figures.
 const SEVERITIES: [usize; 3] = [1, 3, 5];
@@ -35,20 +35,8 @@ const SEVERITIES: [usize; 3] = [1, 3, 5];
 /// The power study of a bundle's alarm
 #[derive(Parser)]
 struct Settings {
-    /// The sealed model
-    bundle: PathBuf,
-    /// Data set it was trained on
-    #[arg(long)]
-    data: String,
-    /// It was trained on the first so many classes
-    #[arg(long)]
-    classes: Option<usize>,
-    /// Share of the training pictures that were set aside, as in training
-    #[arg(long, default_value_t = 0.1)]
-    validation: f64,
-    /// Test pictures, at most
-    #[arg(long, default_value_t = 1000)]
-    pictures: usize,
+    #[command(flatten)]
+    subject: Subject,
     /// Streams per cell
     #[arg(long, default_value_t = 60)]
     streams: u64,
@@ -76,17 +64,14 @@ struct Cell {
 
 fn main() -> Result<()> {
     let settings = Settings::parse();
-    let bundle = Bundle::open(&settings.bundle)?;
+    let bundle = Bundle::open(&settings.subject.bundle)?;
     let predictor = Predictor::from_bundle(&bundle)?;
     let seed = bundle.manifest.provenance.seed;
-    let open = |classes| {
-        let image_size = Some(bundle.manifest.preprocess.size);
-        dataset::open(&settings.data, &OpenOptions { image_size, seed, validation: settings.validation, classes })
-    };
-    let data = open(settings.classes)?;
+    let subject = &settings.subject;
+    let data = subject.open(&bundle, subject.classes)?;
     let (_, rank) = split_validation(&data.validation, seed);
     let reference = score(&predictor, &pictures(&data.validation.subset(&rank), usize::MAX))?;
-    let test = pictures(&data.test, settings.pictures);
+    let test = pictures(&data.test, subject.pictures);
 
     let plain = |name: &str, pictures: &[Picture]| -> Result<Cell> {
         let kept = if settings.saliency { pictures.to_vec() } else { Vec::new() };
@@ -96,29 +81,23 @@ fn main() -> Result<()> {
     let mut cells = vec![plain("healthy", &test)?];
     for corruption in Corruption::ALL {
         for severity in SEVERITIES {
-            let mut rng = ChaCha8Rng::seed_from_u64(severity as u64);
-            rng.set_stream(corruption as u64);
-            let seen = test
-                .iter()
-                .map(|p| corruption.apply(p, severity, &mut rng))
-                .collect::<std::result::Result<Vec<_>, _>>()?;
+            let seen = corrupted(&test, corruption, severity)?;
             let cell = plain(corruption.name(), &seen)?;
             cells.push(Cell { corruption: Some(corruption), severity, ..cell });
         }
         eprintln!("{corruption}");
     }
-    if let Some(known) = settings.classes {
-        let all = open(None)?.test;
+    if let Some(known) = subject.classes {
+        let all = subject.open(&bundle, None)?.test;
         let others: Vec<usize> = (0..all.len()).filter(|&i| all.labels[i] >= known).collect();
-        let seen = pictures(&all.subset(&others), settings.pictures);
+        let seen = pictures(&all.subset(&others), subject.pictures);
         cells.push(plain("other classes", &seen)?);
     }
     write(&settings.out, &reference, &cells)?;
 
     table::auroc(&cells);
     if settings.saliency {
-        let count = data.train.len().min(2_000);
-        let train = data.train.subset(&(0..count).map(|i| i * data.train.len() / count).collect::<Vec<_>>());
+        let train = data.train.subset(&spread(data.train.len(), 2_000));
         let typical = saliency::TypicalMaps::of(&predictor, &pictures(&train, usize::MAX), &train.labels)?;
         let frames = |cell: &Cell| saliency::frames(&predictor, &typical, &cell.pictures);
         let healthy = frames(&cells[0])?;
@@ -146,8 +125,7 @@ fn main() -> Result<()> {
 
 /// Pictures spread over a split, at most so many.
 fn pictures(split: &Split, limit: usize) -> Vec<Picture> {
-    let count = split.len().min(limit);
-    (0..count).map(|i| split.to_picture(i * split.len() / count)).collect()
+    spread(split.len(), limit).into_iter().map(|i| split.to_picture(i)).collect()
 }
 
 /// Scores with the masked pass on every picture.

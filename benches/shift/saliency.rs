@@ -4,7 +4,8 @@
 //! On top: scores become normal scores by their rank among healthy frames, and the sum of three is held against the sum
 //! of the two.
 
-use crate::{Cell, Result, SEVERITIES};
+use crate::subject::Result;
+use crate::{Cell, SEVERITIES};
 use anstream::println;
 use excon_edge::image::Picture;
 use excon_edge::predictor::{Prediction, Predictor};

@@ -9,15 +9,13 @@ use crate::onnx::unshaped;
 use crate::probe::Probe;
 use crate::{Error, Result, export};
 use excon_edge::bundle::BudgetItem;
-use excon_edge::probability::{Metrics, Scaling, argmax};
+use excon_edge::probability::{Metrics, Scaling, Z95, argmax};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 /// Resamples behind the interval of an ECE difference.
 const RESAMPLES: usize = 400;
-/// Standard normal quantile of a two-sided 95 % interval.
-const Z95: f64 = 1.96;
 
 /// Two engines on the same pictures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

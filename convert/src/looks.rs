@@ -6,6 +6,7 @@ use excon_edge::predictor::Predictor;
 use excon_edge::shift::{FrameScores, Look, Looks};
 use excon_train::corruption::Corruption;
 use excon_train::dataset::Split;
+use excon_train::evaluate::spread;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -39,8 +40,8 @@ pub fn look(corruption: Corruption) -> Look {
 /// # Errors
 /// [`Error::Edge`] when there are too few pictures or the engine fails, [`Error::Train`] when a corruption does not suit them.
 pub fn learn(predictor: &Predictor, fit: &Split) -> Result<Looks> {
-    let count = fit.len().min(PICTURES);
-    let pictures: Vec<Picture> = (0..count).map(|i| predictor.resize(&fit.to_picture(i * fit.len() / count))).collect();
+    let chosen = spread(fit.len(), PICTURES);
+    let pictures: Vec<Picture> = chosen.into_iter().map(|i| predictor.resize(&fit.to_picture(i))).collect();
     let healthy = scores(predictor, &pictures)?;
     let drawn: Vec<(Corruption, usize)> =
         Corruption::ALL.into_iter().flat_map(|c| SEVERITIES.map(|severity| (c, severity))).collect();

@@ -2,8 +2,9 @@
 //! prediction sets, abstention, shift reference, accuracy estimate, completeness.
 //!
 //! Class means come from train; calibration, pixel model, directions, axes and RAPS's penalty from the fit half of
-//! validation; quantiles, abstention and reference from its rank half; the accuracy estimate from both. The halves are disjoint; nothing here sees test. The converter calls this for the CPU, a board for
-//! an engine that only exists there, on the pictures that its bundle carries.
+//! validation; quantiles, abstention and reference from its rank half; the accuracy estimate from both. The halves are
+//! disjoint; nothing here sees test. The converter calls this for the CPU, a board for an engine that only exists there, on
+//! the pictures that its bundle carries.
 
 mod family;
 

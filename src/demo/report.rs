@@ -4,7 +4,7 @@ use super::board::Watched;
 use crate::failure::{Failure, Result};
 use excon_convert::ConversionReport;
 use excon_edge::engine::NO_MAP;
-use excon_edge::probability::{Bin, Metrics, Scaling, argmax};
+use excon_edge::probability::{Bin, Metrics, Scaling, argmax, wilson};
 use excon_edge::saliency::Faithfulness;
 use excon_train::evaluate::Evaluation;
 use excon_train::trainer::EpochRecord;
@@ -140,26 +140,5 @@ impl Side {
             completeness_residual: e.completeness_residual,
             predicted,
         })
-    }
-}
-
-/// 95 % interval of a share seen in `n` trials (Wilson 1927).
-fn wilson(share: f64, n: usize) -> [f64; 2] {
-    let (n, z) = (n.max(1) as f64, 1.959_963_985);
-    let centre = (share + z * z / (2.0 * n)) / (1.0 + z * z / n);
-    let half = z / (1.0 + z * z / n) * (share * (1.0 - share) / n + z * z / (4.0 * n * n)).sqrt();
-    [centre - half, centre + half]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn wilson_intervals_match_known_values_and_stay_within_0_and_1() {
-        let [low, high] = wilson(0.75, 431);
-        assert!((low - 0.70706).abs() < 1e-4 && (high - 0.78858).abs() < 1e-4, "{low} {high}");
-        let [low, high] = wilson(1.0, 10);
-        assert!((low - 0.72246).abs() < 1e-4 && (high - 1.0).abs() < 1e-9, "{low} {high}");
     }
 }

@@ -4,8 +4,9 @@
 //! assumes that whether a frame is labelled does not depend on whether it was answered rightly: whoever labels only the
 //! strange ones learns the accuracy on the strange ones.
 
-use super::model::{NORMAL, Sums};
+use super::model::Sums;
 use crate::predictor::Prediction;
+use crate::probability::{Z95, wilson};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, VecDeque};
@@ -153,9 +154,9 @@ impl Labels {
         Some(Observed {
             labelled: labelled.len(),
             remembered: self.frames.len(),
-            accuracy: wilson(right, labelled.len()),
+            accuracy: share(right, labelled.len()),
             gap: Bounded { value: gap, low: (gap - half).max(-1.0), high: (gap + half).min(1.0) },
-            coverage: (!sets.is_empty()).then(|| wilson(sets.iter().filter(|held| **held).count(), sets.len())),
+            coverage: (!sets.is_empty()).then(|| share(sets.iter().filter(|held| **held).count(), sets.len())),
         })
     }
 
@@ -244,7 +245,7 @@ impl Correction {
 
     /// Student's quantile for 95 %, by its expansion around the normal one (Abramowitz and Stegun 26.7.5).
     fn quantile(&self) -> f64 {
-        let (z, v) = (NORMAL, (self.count as f64 - 1.0).max(1.0));
+        let (z, v) = (Z95, (self.count as f64 - 1.0).max(1.0));
         z + (z.powi(3) + z) / (4.0 * v) + (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / (96.0 * v * v)
     }
 
@@ -254,11 +255,8 @@ impl Correction {
 }
 
 /// A share with Wilson's interval.
-fn wilson(holds: usize, of: usize) -> Bounded {
-    let (n, z2) = (of as f64, NORMAL * NORMAL);
-    let p = holds as f64 / n;
-    let centre = (p + z2 / (2.0 * n)) / (1.0 + z2 / n);
-    let half = NORMAL / (1.0 + z2 / n) * (p * (1.0 - p) / n + z2 / (4.0 * n * n)).sqrt();
-    // At the ends rounding may put a limit beyond the value.
-    Bounded { value: p, low: (centre - half).clamp(0.0, p), high: (centre + half).clamp(p, 1.0) }
+fn share(holds: usize, of: usize) -> Bounded {
+    let value = holds as f64 / of as f64;
+    let [low, high] = wilson(value, of);
+    Bounded { value, low, high }
 }

@@ -10,6 +10,7 @@
 //! were fitted without it; the largest misses are what an interval is made of. They are kept in units of a *spread*: the
 //! further the estimate and the pictures have moved, the more may be wrong.
 
+use crate::probability::Z95;
 use crate::shift::{Channel, FrameScores, Tensors, take};
 use crate::{Error, Result};
 use serde::Serialize;
@@ -20,8 +21,6 @@ const STILL: f64 = 0.02;
 const PIXELS: f64 = 0.05;
 /// Standard errors that a mean of frames may lie beyond what the family showed before that counts as outside.
 const OUTSIDE: f64 = 4.0;
-/// Standard errors of a two-sided interval that holds 95 % of what is normally distributed.
-pub(super) const NORMAL: f64 = 1.959_963_985;
 /// Values of a range among the tensors.
 const RANGE: usize = 5;
 /// A score in a sum: an infinite one would hide all others, and no file could keep it.
@@ -203,7 +202,7 @@ impl AccuracyModel {
         // Never without chance: of m pictures that all were right, the next may not be.
         let p = (value * m + 1.0) / (m + 2.0);
         let scatter = self.scatter[estimator].max(p * (1.0 - p));
-        let chance = NORMAL * NORMAL * scatter * (1.0 / sums.frames as f64 + 1.0 / m);
+        let chance = Z95 * Z95 * scatter * (1.0 / sums.frames as f64 + 1.0 / m);
         let spread = self.spread(value, sums);
         let [below, above] = self.misses[estimator].map(|miss| ((miss * spread).powi(2) + chance).sqrt());
         [(value - below).max(0.0), (value + above).min(1.0)]

@@ -4,8 +4,6 @@ use super::output::{GOOD, Output, paint};
 use super::place::BundleArgs;
 use super::watch::named;
 use super::{Failure, Verdict};
-use excon_edge::Error;
-use excon_edge::session::{self, Overrides, Session};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -37,17 +35,7 @@ struct Line<'a> {
 }
 
 pub fn run(settings: &Acknowledge, output: &mut Output) -> Result<Verdict, Failure> {
-    let mut bundle = settings.bundle.look()?;
-    settings.bundle.opener().settle_constants(&mut bundle)?;
-    let engine = bundle.manifest.calibration.engine.clone();
-    let state = settings.bundle.state(Some(&settings.state), &bundle);
-    // A service may run on the same state: it waits, then takes over what is written here.
-    let _turn = state.as_deref().filter(|folder| folder.is_dir()).map(session::lock).transpose()?;
-    let mut session = Session::open(&bundle, &engine, state.as_deref(), Overrides::default())?;
-    if !session.is_saved() {
-        let reason = "there is no saved monitor here; give the folder that `watch --state` was given".into();
-        return Err(Error::State { path: settings.state.clone(), reason }.into());
-    }
+    let (_, mut session, _turn) = settings.bundle.saved(&settings.state)?;
     let drift = session.monitor.drift_since().map(|_| "slow drift".to_string());
     let alarm = session.monitor.alarm().map(named).or(drift);
     if alarm.is_some() {

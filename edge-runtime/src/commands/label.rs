@@ -7,7 +7,6 @@ use super::watch::observed;
 use super::{Failure, Verdict};
 use excon_edge::Error;
 use excon_edge::accuracy::{Accuracy, Labelled, Observed, parse_csv};
-use excon_edge::session::{self, Overrides, Session};
 use serde::Serialize;
 use std::io::Read;
 use std::path::PathBuf;
@@ -52,17 +51,7 @@ struct Line<'a> {
 
 pub fn run(settings: &Label, output: &mut Output) -> Result<Verdict, Failure> {
     let labels = if settings.list { Vec::new() } else { settings.labels()? };
-    let mut bundle = settings.bundle.look()?;
-    settings.bundle.opener().settle_constants(&mut bundle)?;
-    let engine = bundle.manifest.calibration.engine.clone();
-    let state = settings.bundle.state(Some(&settings.state), &bundle);
-    // A service may run on the same state: it waits, then takes over what is written here.
-    let _turn = state.as_deref().filter(|folder| folder.is_dir()).map(session::lock).transpose()?;
-    let mut session = Session::open(&bundle, &engine, state.as_deref(), Overrides::default())?;
-    if !session.is_saved() {
-        let reason = "there is no saved monitor here; give the folder that `watch --state` was given".into();
-        return Err(Error::State { path: settings.state.clone(), reason }.into());
-    }
+    let (bundle, mut session, _turn) = settings.bundle.saved(&settings.state)?;
     if settings.list {
         let waiting: Vec<&str> = session.about.accuracy.labels.waiting().collect();
         output.json(&serde_json::json!({ "schema": "excon.waiting/1", "frames": waiting }))?;

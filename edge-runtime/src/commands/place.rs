@@ -8,8 +8,10 @@ use excon_edge::bundle::{Bundle, Trust};
 use excon_edge::engine::tensorrt::Home;
 use excon_edge::opener::{self, Choice, Opener};
 use excon_edge::predictor::{Prediction, Predictor};
+use excon_edge::session::{self, Overrides, Session};
 use excon_edge::slot::{self, Health, Slots};
 use excon_edge::{Error, Result};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// The word for the installed bundle.
@@ -100,6 +102,25 @@ impl BundleArgs {
     /// As [`BundleArgs::open`].
     pub fn look(&self) -> Result<Bundle> {
         look(&self.bundle, &self.root)
+    }
+
+    /// The bundle and the monitor that a watch has saved in `folder`, to be changed: as long as the file lives, whoever
+    /// else would write the state waits, then takes over what is written here.
+    ///
+    /// # Errors
+    /// As [`BundleArgs::look`] and [`Session::open`]; [`Error::State`] where nothing was saved.
+    pub fn saved(&self, folder: &Path) -> Result<(Bundle, Session, Option<File>)> {
+        let mut bundle = self.look()?;
+        self.opener().settle_constants(&mut bundle)?;
+        let engine = bundle.manifest.calibration.engine.clone();
+        let state = self.state(Some(folder), &bundle);
+        let turn = state.as_deref().filter(|folder| folder.is_dir()).map(session::lock).transpose()?;
+        let session = Session::open(&bundle, &engine, state.as_deref(), Overrides::default())?;
+        if !session.is_saved() {
+            let reason = "there is no saved monitor here; give the folder that `watch --state` was given".into();
+            return Err(Error::State { path: folder.into(), reason });
+        }
+        Ok((bundle, session, turn))
     }
 
     /// The folder that a monitor of this bundle is kept in. The active bundle changes, and a monitor belongs to one, so

@@ -15,6 +15,8 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{Beta, ContinuousCDF};
 
+/// Standard errors of a two-sided interval that holds 95 % of what is normally distributed.
+pub const Z95: f64 = 1.959_963_985;
 /// Resamples behind an interval.
 pub const RESAMPLES: usize = 1000;
 /// Seed of the resamples.
@@ -115,6 +117,15 @@ impl Estimate {
         }
         Some(estimate)
     }
+}
+
+/// 95 % interval of a share seen in `n` tries (Wilson 1927).
+pub fn wilson(share: f64, n: usize) -> [f64; 2] {
+    let (n, z2) = (n.max(1) as f64, Z95 * Z95);
+    let centre = (share + z2 / (2.0 * n)) / (1.0 + z2 / n);
+    let half = Z95 / (1.0 + z2 / n) * (share * (1.0 - share) / n + z2 / (4.0 * n * n)).sqrt();
+    // At the ends rounding may put a limit beyond the share.
+    [(centre - half).clamp(0.0, share), (centre + half).clamp(share, 1.0)]
 }
 
 /// Upper limit of the probability behind `count` hits of `of` tries, exceeded with probability at most `doubt`: one-sided,

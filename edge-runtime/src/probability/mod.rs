@@ -20,7 +20,7 @@ mod venn_abers;
 
 pub use abstention::Abstention;
 pub use choice::{Candidate, Choice, FEWEST, Method, choose};
-pub use interval::{Estimate, Intervals, RESAMPLES, lower_limit, upper_limit};
+pub use interval::{Estimate, Intervals, RESAMPLES, Z95, lower_limit, upper_limit, wilson};
 pub use metrics::{Bin, Metrics, reliability};
 pub use scaling::{Refinement, Scaling};
 pub use sets::{Conformal, LabelledRows, Penalty, SetOptions, SetScore};

@@ -27,11 +27,12 @@ pub mod sensor;
 mod state;
 mod tensors;
 pub mod thinning;
+mod weights;
 
 #[cfg(test)]
 mod tests;
 
-pub use channel::{Channel, Family, Sides, Weights};
+pub use channel::{Channel, Family, Sides};
 pub use contract::Contract;
 pub use declared::Declared;
 pub use directions::Directions;
@@ -46,3 +47,4 @@ pub use scores::{ClassMeans, FrameInput, FrameScores, MaskedPass, ScoreModel};
 pub use sensor::SensorFault;
 pub(crate) use tensors::take;
 pub use tensors::{Tensors, from_bytes, to_bytes};
+pub use weights::Weights;

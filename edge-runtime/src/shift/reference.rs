@@ -5,10 +5,11 @@
 //! them. Weights are part of it: they are fixed before a stream starts.
 
 use super::autocorrelation::{FRAMES_PER_TIME, integrated_time};
-use super::channel::{Channel, Weights};
+use super::channel::Channel;
 use super::scores::FrameScores;
 use super::tensors::{Tensors, take, to_bytes};
 use super::thinning::{Thinner, step_for};
+use super::weights::Weights;
 use crate::{Error, Result, file};
 
 /// Kept frames below which the status adds `low power`.

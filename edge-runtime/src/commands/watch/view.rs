@@ -113,6 +113,7 @@ impl View {
             confidence: taken.prediction.confidence,
             abstains: taken.prediction.abstains,
             observation: taken.seen.observation.clone(),
+            looks_like: taken.seen.looks_like.clone(),
             guarantee: taken.seen.guarantee,
             accuracy: taken.seen.accuracy.clone(),
             took: taken.took,

@@ -6,6 +6,7 @@
 //! caller runs the file elsewhere. Nothing is skipped silently.
 
 mod precision;
+mod read;
 mod stored;
 
 use super::Shapes;
@@ -14,10 +15,11 @@ use crate::kernel::Clip;
 use crate::kernel::graph::{Conv, Format, Graph, Head, Map, MapId, Residual, Step};
 use crate::kernel::int8::Codes;
 pub(super) use precision::Precision;
+use read::axes_of;
 use std::collections::HashMap;
 use std::rc::Rc;
-use stored::{Constant, dequantize, floats, ints, window};
-use tract_onnx::pb::{NodeProto, TensorProto, tensor_proto::DataType};
+use stored::{Constant, window};
+use tract_onnx::pb::{NodeProto, TensorProto};
 
 type Lowered<T> = Result<T, String>;
 
@@ -259,31 +261,6 @@ impl<'a, F: Precision> Lowering<'a, F> {
         }
     }
 
-    /// Scale and zero point of a pair's node. `signed` is known where the codes are; else the zero point's type says it.
-    fn codes(&self, node: &NodeProto, signed: Option<bool>) -> Lowered<Codes> {
-        let stored = |i: usize| match node.input.get(i).filter(|n| !n.is_empty()).map(|n| self.values.get(n.as_str())) {
-            None => Ok(None),
-            Some(Some(Value::Stored(tensor))) if floats(tensor).len() == 1 => Ok(Some(*tensor)),
-            _ => Err("its scale and zero point are no stored numbers".to_string()),
-        };
-        if Attributes(&node.attribute).int("block_size", 0) != 0 {
-            return Err("blocks of codes are not supported".into());
-        }
-        let scale = stored(1)?.ok_or("its scale is missing")?;
-        let zero = stored(2)?;
-        let kind = zero.map(|t| t.data_type == DataType::Int8 as i32);
-        if zero.is_some_and(|t| ![DataType::Int8 as i32, DataType::Uint8 as i32].contains(&t.data_type)) {
-            return Err("its codes are no bytes".into());
-        }
-        if let (Some(a), Some(b)) = (signed, kind)
-            && a != b
-        {
-            return Err("its zero point is of another type than its codes".into());
-        }
-        let zero = zero.map_or(0.0, |t| floats(t)[0]) as i32;
-        Ok(Codes { scale: floats(scale)[0], zero, signed: signed.or(kind).unwrap_or(false) })
-    }
-
     /// A new map of a computed value, and the step that writes it.
     fn write(&mut self, source: Value<'a>, codes: F::Codes) -> Lowered<MapId> {
         let map = self.maps.len();
@@ -310,25 +287,6 @@ impl<'a, F: Precision> Lowering<'a, F> {
         };
         self.maps.push(Map { channels, height, width, codes });
         Ok(map)
-    }
-
-    /// Weights of a pair that reads a stored tensor.
-    fn dequantize(&self, node: &NodeProto, tensor: &TensorProto) -> Lowered<Constant> {
-        let stored = |i: usize| match node.input.get(i).filter(|n| !n.is_empty()).map(|n| self.values.get(n.as_str())) {
-            None => Ok(None),
-            Some(Some(Value::Stored(tensor))) => Ok(Some(floats(tensor))),
-            _ => Err("its scale and zero point are not stored".to_string()),
-        };
-        dequantize(&Attributes(&node.attribute), tensor, &stored(1)?.ok_or("its scale is missing")?, stored(2)?)
-    }
-
-    /// A stored or computed constant.
-    fn constant(&self, name: &str) -> Lowered<Constant> {
-        match self.values.get(name) {
-            Some(Value::Constant(c)) => Ok(c.clone()),
-            Some(Value::Stored(t)) if t.data_type == DataType::Float as i32 => Ok(Constant::plain(t)),
-            _ => Err(format!("`{name}` is no constant")),
-        }
     }
 
     fn conv(&mut self, node: &NodeProto, input: MapId) -> Lowered<Value<'a>> {
@@ -419,13 +377,5 @@ impl<'a, F: Precision> Lowering<'a, F> {
         let at = |k: usize, c: usize| if transposed { k * channels + c } else { c * classes + k };
         let weight = (0..classes * channels).map(|i| weight.values[at(i / channels, i % channels)]).collect();
         Ok(Head { weight, bias })
-    }
-}
-
-/// Whole numbers of a stored tensor.
-fn axes_of(value: &Value<'_>) -> Lowered<Vec<i64>> {
-    match value {
-        Value::Stored(tensor) => ints(tensor),
-        _ => Err("its axes are not stored".into()),
     }
 }

@@ -120,6 +120,14 @@ fn the_risk_of_answers_stays_within_its_target() {
 }
 
 #[test]
+fn wilson_intervals_match_known_values_and_stay_within_0_and_1() {
+    let [low, high] = wilson(0.75, 431);
+    assert!((low - 0.70706).abs() < 1e-4 && (high - 0.78858).abs() < 1e-4, "{low} {high}");
+    let [low, high] = wilson(1.0, 10);
+    assert!((low - 0.72246).abs() < 1e-4 && (high - 1.0).abs() < 1e-9, "{low} {high}");
+}
+
+#[test]
 fn binomial_limits_are_those_of_the_distribution() {
     // Nothing in 20: 1 − 0.05^(1/20). All of 20: none above 1.
     close(upper_limit(0, 20, 0.05), 1.0 - 0.05f64.powf(1.0 / 20.0), 1e-9);

@@ -5,7 +5,7 @@ use super::super::{Counts, named};
 use anstyle::{Ansi256Color, Color, RgbColor, Style};
 use excon_edge::accuracy::{Accuracy, Change};
 use excon_edge::image::{Picture, Window, resample};
-use excon_edge::shift::{Channel, ChannelReading, Observation, State};
+use excon_edge::shift::{Channel, ChannelReading, Likeness, Observation, State};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -69,6 +69,8 @@ pub struct Scene {
     pub confidence: f64,
     pub abstains: bool,
     pub observation: Observation,
+    /// What the alarm that stands looks like.
+    pub looks_like: Vec<Likeness>,
     pub guarantee: bool,
     pub accuracy: Accuracy,
     /// From the start of decoding to the prediction.
@@ -161,6 +163,9 @@ fn figures(title: &str, scene: &Scene, said: &[&str], rows: usize) -> Vec<Line> 
         plain(format!("{:<12}{} dropped · {} late", "left out", counts.dropped, counts.late)),
         vec![(SOFT, format!("{:<12}{}", "frame", scene.name))],
     ];
+    if let Some(looks) = Likeness::words(&scene.looks_like) {
+        lines.insert(2, plain(format!("{:<12}{looks}", "looks like")));
+    }
     // What is left is shared by the checks and what was said, the newest last.
     let left = rows.saturating_sub(lines.len() + 1);
     let said = &said[said.len().saturating_sub((left / 3).min(said.len()))..];
@@ -236,7 +241,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use excon_edge::accuracy::AccuracyEstimate;
-    use excon_edge::shift::{Alarm, Family};
+    use excon_edge::shift::{Alarm, Family, Look};
 
     fn scene() -> Scene {
         let reading = |channel: Channel, weight, log10: f64| ChannelReading {
@@ -258,6 +263,7 @@ mod tests {
             label: "cup".into(),
             confidence: 0.75,
             abstains: false,
+            looks_like: vec![Likeness { look: Look::Dark, share: 0.93 }],
             observation: Observation {
                 state: State::Shift,
                 log_r: log(6.5),
@@ -306,10 +312,11 @@ mod tests {
 
     #[test]
     fn a_narrow_window_shows_the_figures() {
-        let lines = draw("tiny version 3 on int8 · stdin", Some(&scene()), &["one", "two"], Depth::True, (50, 17));
+        let lines = draw("tiny version 3 on int8 · stdin", Some(&scene()), &["one", "two"], Depth::True, (50, 18));
         let expected = [
             "tiny version 3 on int8 · stdin",
             "shift       since frame 40: input changed: luma_me",
+            "looks like  too dark (93 %)",
             "confidence  ████████████░░░░ cup 75.0 %",
             "accuracy    ████████░░░░░░░░ 50.0 % (44.1 to 55.9",
             "evidence    ████████████████ 10^6.5 of 10^6.0 · no",
