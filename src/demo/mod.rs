@@ -17,6 +17,7 @@ use crate::terminal::{self, Format, Progress, duration, percent};
 use board::{Board, Photograph, Stretch, Watched};
 use excon_edge::file::replace;
 use excon_edge::predictor::Prediction;
+use excon_edge::shift::{Family, Likeness};
 use excon_train::config::Device;
 use excon_train::dataset::Dataset;
 use page::{Example, Examples};
@@ -227,7 +228,8 @@ fn summary(r: &Report, options: &Options, next: &[String]) -> Result<()> {
                 None => format!("silent for {frames} frames"),
                 Some(a) => {
                     let names: Vec<&str> = a.rang.iter().take(3).map(|c| c.name()).collect();
-                    format!("alarm after {} frames: {} ({})", a.after, a.family.words(), names.join(", "))
+                    let looks = Likeness::words(&a.looks_like).map_or(String::new(), |l| format!(", looks like {l}"));
+                    format!("alarm after {} frames: {} ({}){looks}", a.after, a.family.words(), names.join(", "))
                 }
             };
             (p.name.as_str(), said)
@@ -236,7 +238,7 @@ fn summary(r: &Report, options: &Options, next: &[String]) -> Result<()> {
     terminal::rows(&lines)?;
     if let Some(alarm) = r.board.phases.iter().find_map(|p| p.alarm.as_ref()) {
         terminal::heading("Saliency channels at the first alarm")?;
-        let saliency = alarm.channels.iter().filter(|c| c.family == excon_edge::shift::Family::ExplanationInconsistent);
+        let saliency = alarm.channels.iter().filter(|c| c.family == Family::ExplanationInconsistent);
         let lines: Vec<(&str, String)> = saliency
             .map(|c| (c.channel.name(), format!("weight {:.3}, share {}", c.weight, percent(c.share))))
             .collect();

@@ -22,7 +22,7 @@ pub const FEWEST: usize = 20;
 
 /// A frame that a label may still come for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "Row", into = "Row")]
 struct Remembered {
     name: String,
     /// Its number in the window's count.
@@ -31,6 +31,21 @@ struct Remembered {
     confidence: f64,
     set: Option<Vec<usize>>,
     label: Option<usize>,
+}
+
+/// A frame in the state file, which is written often: fields by their place.
+type Row = (String, u64, usize, f64, Option<Vec<usize>>, Option<usize>);
+
+impl From<Row> for Remembered {
+    fn from((name, number, class, confidence, set, label): Row) -> Self {
+        Self { name, number, class, confidence, set, label }
+    }
+}
+
+impl From<Remembered> for Row {
+    fn from(f: Remembered) -> Self {
+        (f.name, f.number, f.class, f.confidence, f.set, f.label)
+    }
 }
 
 /// See the module's first paragraph.
