@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the runtime's own tests for aarch64 under qemu, once for each of three processors: plain NEON, dot products, and
-# matrices of bytes. With BUNDLE and pictures also a prediction there and here, which must be equal. No timing means
-# anything under emulation. Says that it skips, and ends with 0, where qemu or a toolchain is missing.
+# matrices of bytes. With BUNDLE and pictures also predictions and a watch over them, there and here, which must be equal.
+# No timing means anything under emulation. Says that it skips, and ends with 0, where qemu or a toolchain is missing.
 #
 #   boards/test-aarch64.sh [BUNDLE.excon PICTURE…]
 set -euo pipefail
@@ -28,8 +28,8 @@ run cortex-a76 neondot kernel::
 run max neoni8mm kernel::
 
 [[ $# -gt 1 ]] || exit 0
-printf '\n== predictions of %s, there and here\n' "$1"
-cargo build --release --quiet -p excon-edge --bin excon-edge --target $triple --target-dir $folder
+printf '\n== predictions and a watch of %s, there and here\n' "$1"
+cargo build --profile emulated --quiet -p excon-edge --bin excon-edge --target $triple --target-dir $folder
 cargo build --release --quiet --workspace
 # Labels, sets and everything written in words must be the same; numbers may differ by 1e-4, as the head runs in f32.
 same='
@@ -44,10 +44,19 @@ sys.exit(not same(a, b))
 '
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-EXCON_ISA=portable target/release/excon-edge predict "$@" --format json >"$work/here"
+bundle=$1; shift
+pictures=("$@")
+# Every prediction, every line of a watch over the same pictures, and the watch's exit code: 1 says that the alarm rang.
+answers() { # answers COMMAND…
+  "$@" predict "$bundle" "${pictures[@]}" --format json
+  local code=0
+  printf '%s\n' "${pictures[@]}" | "$@" watch "$bundle" - --input list --independent --format json 2>"$work/said" || code=$?
+  ((code <= 1)) || { cat "$work/said" >&2; return "$code"; }
+  echo "$code"
+}
+EXCON_ISA=portable answers target/release/excon-edge >"$work/here"
 for pair in cortex-a57:neon cortex-a76:neondot max:neoni8mm; do
-  EXCON_ISA=${pair#*:} "$emulator" -L $library -cpu "${pair%:*}" \
-    $folder/$triple/release/excon-edge predict "$@" --format json >"$work/there"
+  EXCON_ISA=${pair#*:} answers "$emulator" -L $library -cpu "${pair%:*}" $folder/$triple/emulated/excon-edge >"$work/there"
   python3 -c "$same" "$work/here" "$work/there" ||
     { printf '%s differs:\n' "$pair" >&2; diff "$work/here" "$work/there" >&2; exit 1; }
   printf '%s: the same answers\n' "$pair"

@@ -277,6 +277,48 @@ fn a_fleet_stops_at_the_first_board_that_is_not_well() {
 }
 
 #[test]
+fn a_fleets_status_tells_the_estimated_accuracy() {
+    let Some(board) = Board::start() else { return };
+    let folder = board.folder.path();
+    tiny::versioned(true, 150, 1).seal(board.path("one.excon")).unwrap();
+    board.excon("root", &["flash", "one.excon", "--to", "camera-1"]).expect(0);
+    let asked = ["boards", "status", "--to", "camera-1"];
+    // The board's row without its last column, and what JSON says of the same.
+    let told = |last: &str| -> (String, Value) {
+        let table = board.excon("root", &asked).expect(0).stdout;
+        let row =
+            table.lines().find(|line| line.trim_start().starts_with("camera-1")).unwrap_or_else(|| panic!("{table}"));
+        assert!(table.lines().next().unwrap().contains("accuracy"), "{table}");
+        let rest = row.trim_end().strip_suffix(last).unwrap_or_else(|| panic!("{last}: {table}"));
+        let json = board.excon("root", &[&asked[..], &["--format", "json"]].concat()).expect(0).json();
+        (rest.trim_end().to_string(), json["boards"][0]["status"]["monitor"]["accuracy"].clone())
+    };
+    let watch = |seeds: std::ops::Range<u64>| {
+        fs::create_dir_all(board.path("frames")).unwrap();
+        for seed in seeds {
+            // Neighbouring seeds make neighbouring tints; these are far apart.
+            let picture = tiny::png(&tiny::picture(500_000 + 7_919 * seed, 0.5));
+            fs::write(board.path(&format!("frames/{seed:03}.png")), picture).unwrap();
+        }
+        let state = ["--root", "root", "--state", "root/state", "--independent"];
+        excon_edge(folder, &[&["watch", "active", "frames"], &state[..]].concat()).expect(0);
+    };
+
+    let (row, accuracy) = told("committed, not watched");
+    assert!(row.ends_with("1.250") && accuracy.is_null(), "temperature is the last that it has to say: {row}");
+    watch(0..20);
+    let (row, accuracy) = told("healthy");
+    assert!(row.ends_with("20   abstains") && accuracy["status"] == "abstain", "{row} and {accuracy}");
+    watch(20..120);
+    let (row, accuracy) = told("healthy");
+    let percent = |bound: &str| format!("{:.0}", 100.0 * accuracy[bound].as_f64().unwrap());
+    let expected = format!("{} % ({} to {})", percent("value"), percent("low"), percent("high"));
+    assert!(row.ends_with(&expected) && accuracy["status"] == "estimate", "{row} and {accuracy}");
+    assert!(accuracy["low"].as_f64() < accuracy["value"].as_f64(), "{accuracy}");
+    assert!(accuracy["value"].as_f64() < accuracy["high"].as_f64(), "{accuracy}");
+}
+
+#[test]
 fn bundles_are_signed_and_boards_hold_to_their_keys() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
