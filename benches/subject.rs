@@ -32,10 +32,10 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// The pictures with so many classes, split as the model's were.
-    pub fn open(&self, bundle: &Bundle, classes: Option<usize>) -> Result<Dataset> {
+    /// The first so many classes of a data set at the model's size, split as the model's own was.
+    pub fn open(&self, bundle: &Bundle, data: &str, classes: Option<usize>) -> Result<Dataset> {
         let (image_size, seed) = (Some(bundle.manifest.preprocess.size), bundle.manifest.provenance.seed);
-        Ok(dataset::open(&self.data, &OpenOptions { image_size, seed, validation: self.validation, classes })?)
+        Ok(dataset::open(data, &OpenOptions { image_size, seed, validation: self.validation, classes })?)
     }
 }
 

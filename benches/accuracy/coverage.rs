@@ -60,7 +60,7 @@ fn main() -> Result<()> {
     let bundle = Bundle::open(&settings.subject.bundle)?;
     let predictor = Predictor::from_bundle(&bundle)?;
     let model = bundle.accuracy.as_ref().ok_or("this bundle brings no accuracy estimate; convert it anew")?;
-    let data = settings.subject.open(&bundle, settings.subject.classes)?;
+    let data = settings.subject.open(&bundle, &settings.subject.data, settings.subject.classes)?;
     let chosen = spread(data.test.len(), settings.subject.pictures);
     let test: Vec<Picture> = chosen.iter().map(|&i| data.test.to_picture(i)).collect();
     let labels: Vec<usize> = chosen.iter().map(|&i| data.test.labels[i]).collect();

@@ -1,22 +1,41 @@
 //! The study's tables, as Markdown.
 
+use crate::play::Variant;
 use crate::{Cell, SEVERITIES};
 use anstream::println;
 use excon_edge::shift::{Channel, FrameScores, Likeness, Look, Sides};
+use excon_train::corruption::Corruption;
+
+/// Frames at which delays are cut, here and in `peers.py`.
+const CUT: f64 = 300.0;
+const NEVER: &str = "never";
+
+/// Names of the cells that are new content.
+fn contents(cells: &[Cell]) -> Vec<&Cell> {
+    cells.iter().filter(|c| c.corruption.is_none()).collect()
+}
+
+/// `| first | severity 1 | 3 | 5 | other classes | … |` and the line below it.
+fn head(first: &str, cells: &[Cell], last: &[&str]) {
+    let contents: Vec<&str> = contents(cells).iter().map(|c| c.name.as_str()).collect();
+    let columns = [&["severity 1", "3", "5"], contents.as_slice(), last].concat();
+    println!("\n| {first} | {} |\n|{}", columns.join(" | "), "---|".repeat(columns.len() + 1));
+}
 
 /// AUROC of each channel of one frame against a healthy one: means over the corruptions.
-pub fn auroc(cells: &[Cell]) {
-    println!("\n| channel | severity 1 | 3 | 5 | other classes |\n|---|---|---|---|---|");
+pub fn auroc(healthy: &Cell, cells: &[Cell]) {
+    head("channel", cells, &[]);
     for channel in Channel::ALL {
-        let against = |cell: &Cell| folded(channel, &cells[0].scores, &cell.scores);
+        let against = |cell: &Cell| folded(channel, &healthy.scores, &cell.scores);
         let at = |severity: usize| {
             let found: Vec<f64> = cells.iter().filter(|c| c.severity == severity).filter_map(against).collect();
             found.iter().sum::<f64>() / found.len() as f64
         };
-        let [light, middle, heavy] = SEVERITIES.map(at);
-        let other = cells.iter().find(|c| c.name == "other classes").and_then(against).unwrap_or(f64::NAN);
-        if light.is_finite() {
-            println!("| {} | {light:.3} | {middle:.3} | {heavy:.3} | {other:.3} |", channel.name());
+        let mut row = SEVERITIES.map(at).to_vec();
+        if row[0].is_finite() {
+            row.extend(contents(cells).into_iter().map(|c| against(c).unwrap_or(f64::NAN)));
+            let row: Vec<String> = row.iter().map(|v| format!("{v:.3}")).collect();
+            println!("| {} | {} |", channel.name(), row.join(" | "));
         }
     }
 }
@@ -34,26 +53,49 @@ fn folded(channel: Channel, healthy: &[FrameScores], shifted: &[FrameScores]) ->
     Some(if channel.sides() == Sides::Both { area.max(1.0 - area) } else { area })
 }
 
-/// Median and 95th percentile per cell, their geometric mean per severity, and the healthy streams that rang.
-pub fn delays(name: &str, cells: &[Cell], delays: &[Vec<Option<usize>>], rang: usize, streams: u64, mean_time: f64) {
-    println!("\n### {name}\n\nN = {mean_time}; {rang} of {streams} healthy streams of N/10 frames rang.\n");
-    println!("| shift | severity | median | p95 | missed |\n|---|---|---|---|---|");
-    for (cell, delays) in cells.iter().zip(delays) {
-        let missed = delays.iter().filter(|d| d.is_none()).count();
+/// What became of a variant.
+pub struct Played<'a> {
+    pub variant: &'a Variant,
+    /// Delays of its streams per cell.
+    pub delays: Vec<Vec<Option<usize>>>,
+    /// Healthy streams of N/10 frames that rang.
+    pub rang: usize,
+    /// Mean time between false alarms, with one reference.
+    pub attained: f64,
+}
+
+/// Median and, in brackets, 95th percentile of every shift, for the variants that are shown in full.
+pub fn in_full(cells: &[Cell], played: &[Played]) {
+    let shown: Vec<&Played> = played.iter().filter(|p| p.variant.in_full).collect();
+    let names: Vec<String> = shown.iter().map(|p| format!("{}: severity 1 / 3 / 5", p.variant.name)).collect();
+    println!("\n| shift | {} |\n|{}", names.join(" | "), "---|".repeat(1 + shown.len()));
+    let cell = |delays: &[Option<usize>]| {
         let [median, late] = [0.5, 0.95].map(|q| words(quantile(delays, q)));
-        println!("| {} | {} | {median} | {late} | {missed} |", cell.name, cell.severity);
+        let late = if late == NEVER { "–".into() } else { late };
+        if median == NEVER { median } else { format!("{median} ({late})") }
+    };
+    let mut names: Vec<&str> = cells.iter().map(|c| c.name.as_str()).collect();
+    names.dedup();
+    for name in names {
+        let rows: Vec<usize> = (0..cells.len()).filter(|&i| cells[i].name == name).collect();
+        let of = |p: &&Played| rows.iter().map(|&i| cell(&p.delays[i])).collect::<Vec<_>>().join(" / ");
+        println!("| {name} | {} |", shown.iter().map(of).collect::<Vec<_>>().join(" | "));
     }
-    for severity in SEVERITIES {
-        let medians: Vec<Option<f64>> = cells
-            .iter()
-            .zip(delays)
-            .filter(|(cell, _)| cell.severity == severity && cell.name != "dark")
-            .map(|(_, d)| quantile(d, 0.5))
-            .collect();
-        let missed = medians.iter().filter(|m| m.is_none()).count();
-        let logs: f64 = medians.iter().map(|m| m.unwrap_or(2_000.0).ln()).sum();
-        let mean = (logs / medians.len() as f64).exp();
-        println!("\nseverity {severity}: geometric mean of medians {mean:.1}, {missed} medians beyond 2000");
+}
+
+/// Geometric mean over the 19 corruptions of the medians, cut at [`CUT`] frames, for every variant.
+pub fn variants(cells: &[Cell], played: &[Played], healthy_streams: u64) {
+    head("weight", cells, &["healthy streams of N/10 frames that rang", "mean time attained"]);
+    for Played { variant, delays, rang, attained } in played {
+        let median = |i: usize| quantile(&delays[i], 0.5).unwrap_or(CUT).min(CUT);
+        let at = |severity: usize| {
+            let suite = |i: &usize| cells[*i].severity == severity && cells[*i].corruption != Some(Corruption::Dark);
+            let logs: Vec<f64> = (0..cells.len()).filter(suite).map(|i| median(i).ln()).collect();
+            (logs.iter().sum::<f64>() / logs.len() as f64).exp()
+        };
+        let mut row = SEVERITIES.map(|s| format!("{:.1}", at(s))).to_vec();
+        row.extend((0..cells.len()).filter(|&i| cells[i].corruption.is_none()).map(|i| format!("{:.0}", median(i))));
+        println!("| {} | {} | {rang} of {healthy_streams} | {attained:.0} |", variant.name, row.join(" | "));
     }
 }
 
@@ -85,13 +127,15 @@ pub fn looks(rows: &[(Look, usize, Vec<Likeness>)]) {
     }
 }
 
-fn quantile(delays: &[Option<usize>], q: f64) -> Option<f64> {
+/// A quantile of the delays; none where it is beyond the last frame.
+pub fn quantile(delays: &[Option<usize>], q: f64) -> Option<f64> {
     let mut sorted: Vec<usize> = delays.iter().map(|d| d.unwrap_or(usize::MAX)).collect();
     sorted.sort_unstable();
     let at = ((sorted.len() as f64 * q).ceil() as usize).clamp(1, sorted.len()) - 1;
     sorted.get(at).filter(|d| **d != usize::MAX).map(|d| *d as f64)
 }
 
-fn words(value: Option<f64>) -> String {
-    value.map_or("never".into(), |v| format!("{v}"))
+/// Frames, or that there was no alarm.
+pub fn words(value: Option<f64>) -> String {
+    value.map_or(NEVER.into(), |v| format!("{v}"))
 }

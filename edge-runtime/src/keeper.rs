@@ -9,7 +9,7 @@ use crate::bundle::Bundle;
 use crate::image::Picture;
 use crate::predictor::{Prediction, Predictor};
 use crate::session::{self, Overrides, Session};
-use crate::shift::{Alarm, Likeness, Observation, Promise};
+use crate::shift::{Answered, Likeness, Observation, Promise};
 use crate::{Result, unusual};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -172,15 +172,12 @@ impl Keeper {
         }
     }
 
-    /// Answers the alarm that stands; gives it back. To be saved by the caller.
+    /// Answers what stands, see [`Monitor::acknowledge`](crate::shift::Monitor::acknowledge). To be saved by the caller.
     ///
     /// # Errors
     /// When a change is accepted of which too little was seen; the alarm then stands.
-    pub fn acknowledge(&self, accept: bool) -> Result<Option<Alarm>> {
-        let mut session = self.lock();
-        let Some(alarm) = session.monitor.alarm().cloned() else { return Ok(None) };
-        session.monitor.acknowledge(accept)?;
-        Ok(Some(alarm))
+    pub fn acknowledge(&self, accept: bool) -> Result<Answered> {
+        self.lock().monitor.acknowledge(accept)
     }
 
     /// How the monitor stands.

@@ -47,6 +47,9 @@ pub struct About {
     /// Families that give a notice instead of an alarm.
     #[serde(default)]
     pub notices: Vec<Family>,
+    /// Frames after which an alarm ends by itself; none: only when acknowledged.
+    #[serde(default)]
+    pub recovery: Option<u64>,
     /// Frames behind the accuracy estimate.
     #[serde(default)]
     pub accuracy: Tally,
@@ -65,6 +68,8 @@ pub struct Overrides {
     pub latency_budget_ms: Option<f64>,
     /// Families that give a notice instead of an alarm; instead of those set before.
     pub notices: Option<Vec<Family>>,
+    /// Frames after which an alarm ends by itself; 0: only when acknowledged.
+    pub recovery: Option<u64>,
 }
 
 /// A monitor with its memory.
@@ -94,11 +99,13 @@ impl Session {
         about.independent |= overrides.independent;
         about.latency_budget_ms = overrides.latency_budget_ms.or(about.latency_budget_ms);
         about.notices = overrides.notices.unwrap_or(about.notices);
+        about.recovery = overrides.recovery.or(about.recovery).filter(|frames| *frames > 0);
         let contract = Contract {
             mean_time_between_false_alarms: about.mean_time,
             masked_every: about.masked_every,
             latency_budget: about.latency_budget_ms.map(|ms| Duration::from_secs_f64(ms / 1e3)),
             notices: about.notices.clone(),
+            recovery: about.recovery,
             ..bundle.contract()
         };
         let reference = bundle.reference.clone();
@@ -280,6 +287,7 @@ fn fresh(bundle: &Bundle) -> About {
         faults: 0,
         latency_budget_ms: None,
         notices: Vec::new(),
+        recovery: None,
         accuracy: Tally::default(),
     }
 }

@@ -210,6 +210,29 @@ fn a_healthy_stream_is_silent_and_a_dark_one_rings_until_acknowledged() {
 }
 
 #[test]
+fn an_alarm_ends_by_itself_only_where_it_was_told_to() {
+    in_folder(|folder| {
+        frames(&folder.join("stream"), "a", 30_000..30_040, 0.25);
+        frames(&folder.join("stream"), "b", 20_000..20_080, 0.5);
+        let watch = |more: &[&str]| run(folder, &[&["watch", "tiny.excon", "stream", "--independent"], more].concat());
+        watch(&[]).expect(1);
+        let line =
+            |run: Run| run.json().into_iter().map(|l| l["state"].as_str().map(str::to_owned)).collect::<Vec<_>>();
+        let states = line(watch(&["--recover-after", "60", "--state", "kept", "--format", "json"]).expect(0));
+        let ringing: Vec<usize> = (0..120).filter(|&i| states[i].as_deref() == Some("shift")).collect();
+        assert_eq!(ringing.len(), 61, "the frame that rings, and sixty after it: {states:?}");
+
+        // What it was told is kept with the state, until it is told otherwise.
+        frames(&folder.join("stream"), "c", 31_000..31_040, 0.25);
+        frames(&folder.join("stream"), "d", 21_000..21_080, 0.5);
+        watch(&["--state", "kept"]).expect(0);
+        frames(&folder.join("stream"), "e", 32_000..32_040, 0.25);
+        frames(&folder.join("stream"), "f", 22_000..22_080, 0.5);
+        watch(&["--state", "kept", "--recover-after", "0"]).expect(1);
+    });
+}
+
+#[test]
 fn accepting_a_change_takes_it_as_the_new_normal() {
     in_folder(|folder| {
         let watch = ["watch", "tiny.excon", "stream", "--state", "kept", "--independent"];

@@ -143,6 +143,26 @@ fn the_alarm_rings_is_kept_and_is_answered_from_either_side() {
 }
 
 #[test]
+fn a_notice_of_slow_drift_is_answered_but_cannot_be_accepted() {
+    in_folder(|folder| {
+        let families = ["network-unsure", "input-changed", "explanation-inconsistent"].map(|f| ["--notice", f]);
+        let flags = [&["--independent", "--mean-time", "50"], families.as_flattened()].concat();
+        let service = Service::start(folder, &flags);
+        let status = || service.get("/v1/status").expect(200).json();
+        (30_000..30_060).for_each(|s| drop(service.post("/v1/predict", &picture(s, 0.25)).expect(200)));
+        assert_eq!((&status()["slow_drift"], &status()["alarm"]), (&true.into(), &Value::Null));
+        let page = service.get("/").expect(200).text();
+        assert!(
+            page.contains("Notice: slow drift") && page.contains("Acknowledge") && !page.contains("new normal"),
+            "{page}"
+        );
+        service.post("/v1/acknowledge?accept=true", b"").expect(409);
+        assert_eq!(service.post("/v1/acknowledge", b"").expect(200).json()["slow_drift"], true);
+        assert_eq!(status()["slow_drift"], false);
+    });
+}
+
+#[test]
 fn what_cannot_be_answered_is_refused_in_words() {
     in_folder(|folder| {
         let service = Service::start(folder, &["--max-body", "100000", "--max-pixels", "1000"]);

@@ -1,4 +1,5 @@
-//! `acknowledge`: someone has looked. The alarm or the notice of slow drift ends, the evidence starts from zero, the counters stay.
+//! `acknowledge`: someone has looked. The alarm or the notice of slow drift ends, the evidence starts from zero, the
+//! counters stay.
 
 use super::output::{GOOD, Output, paint};
 use super::place::BundleArgs;
@@ -36,21 +37,21 @@ struct Line<'a> {
 
 pub fn run(settings: &Acknowledge, output: &mut Output) -> Result<Verdict, Failure> {
     let (_, mut session, _turn) = settings.bundle.saved(&settings.state)?;
-    let drift = session.monitor.drift_since().map(|_| "slow drift".to_string());
-    let alarm = session.monitor.alarm().map(named).or(drift);
-    if alarm.is_some() {
-        session.monitor.acknowledge(settings.accept)?;
+    let answered = session.monitor.acknowledge(settings.accept)?;
+    if !answered.is_nothing() {
         session.save()?;
     }
+    let drift = answered.slow_drift.then(|| "slow drift".to_string());
+    let what = answered.alarm.as_ref().map(named).or(drift);
     let sentence = session.promise(true).sentence;
     output.json(&Line {
         schema: "excon.acknowledge/1",
-        acknowledged: alarm.clone(),
-        accepted: settings.accept && alarm.is_some(),
+        acknowledged: what.clone(),
+        accepted: settings.accept && answered.alarm.is_some(),
         promise: &sentence,
     })?;
-    match alarm {
-        Some(alarm) => output.text(format_args!("{} {alarm}", paint(GOOD, "acknowledged:")))?,
+    match what {
+        Some(what) => output.text(format_args!("{} {what}", paint(GOOD, "acknowledged:")))?,
         None => output.text("no alarm and no notice stands; nothing was changed")?,
     }
     output.text(sentence)?;

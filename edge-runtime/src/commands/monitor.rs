@@ -26,6 +26,9 @@ pub struct MonitorArgs {
     /// given several times, `none` takes all back
     #[arg(long, value_name = "FAMILY", value_parser = family)]
     notice: Vec<Notice>,
+    /// Let an alarm end by itself after so many frames, seen or left out; 0 never [default: only when acknowledged]
+    #[arg(long, value_name = "FRAMES")]
+    recover_after: Option<u64>,
 }
 
 /// A family to be turned to notice, or none.
@@ -41,6 +44,7 @@ impl MonitorArgs {
             independent: self.independent,
             latency_budget_ms: self.latency_budget_ms,
             notices: (!self.notice.is_empty()).then(|| self.notice.iter().filter_map(|n| n.0).collect()),
+            recovery: self.recover_after,
         }
     }
 }

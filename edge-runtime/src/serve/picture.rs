@@ -208,7 +208,7 @@ pub async fn acknowledge(
         status: StatusCode::INTERNAL_SERVER_ERROR,
         reason: format!("the answer to the alarm failed: {e}"),
     })?;
-    let alarm = done.map_err(|e| match e {
+    let answered = done.map_err(|e| match e {
         crate::Error::Data { .. } => Refusal { status: StatusCode::CONFLICT, reason: e.to_string() },
         e => Refusal::from(e),
     })?;
@@ -218,8 +218,9 @@ pub async fn acknowledge(
     }
     Ok(reply::json(&serde_json::json!({
         "schema": "excon.acknowledge/1",
-        "acknowledged": alarm,
-        "accepted": options.accept && alarm.is_some(),
+        "acknowledged": answered.alarm,
+        "slow_drift": answered.slow_drift,
+        "accepted": options.accept && answered.alarm.is_some(),
         "promise": shared.watcher.standing().promise.sentence,
     })))
 }

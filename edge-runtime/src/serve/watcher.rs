@@ -11,7 +11,7 @@ use crate::image::Picture;
 use crate::keeper::{Keeper, Saved, Seen, Standing};
 use crate::predictor::{Prediction, Predictor};
 use crate::saliency::Map;
-use crate::shift::{Alarm, Observation, State};
+use crate::shift::{Alarm, Answered, Observation, State};
 use crate::{Error, Result};
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -162,16 +162,18 @@ impl Watcher {
         }
     }
 
-    /// Answers the alarm that stands; gives it back.
+    /// Answers the alarm and the notice that stand; says which did.
     ///
     /// # Errors
     /// When a change is accepted of which too little was seen; the alarm then stands. When the state cannot be saved.
-    pub fn acknowledge(&self, accept: bool) -> Result<Option<Alarm>> {
-        let Some(alarm) = self.keeper.acknowledge(accept)? else { return Ok(None) };
-        self.measure();
-        (self.listener)(Event::Acknowledged);
-        self.save()?;
-        Ok(Some(alarm))
+    pub fn acknowledge(&self, accept: bool) -> Result<Answered> {
+        let answered = self.keeper.acknowledge(accept)?;
+        if !answered.is_nothing() {
+            self.measure();
+            (self.listener)(Event::Acknowledged);
+            self.save()?;
+        }
+        Ok(answered)
     }
 
     /// Labels frames by name.

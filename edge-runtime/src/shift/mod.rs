@@ -38,7 +38,7 @@ pub use declared::Declared;
 pub use directions::Directions;
 pub use looks::{FRAMES as LOOKED_AT, Likeness, Look, Looks};
 pub use monitor::Monitor;
-pub use observation::{Alarm, ChannelReading, Observation, State};
+pub use observation::{Alarm, Answered, ChannelReading, Observation, State};
 pub use pixels::PixelStatistics;
 pub use projections::Projections;
 pub use promise::Promise;

@@ -10,7 +10,7 @@ use super::channel::{Channel, Family};
 use super::contract::Contract;
 use super::detector::Detector;
 use super::drift::Drift;
-use super::observation::{Alarm, ChannelReading, Observation, State};
+use super::observation::{Alarm, Answered, ChannelReading, Observation, State};
 use super::promise::Promise;
 use super::reference::{Problem, Reference};
 use super::scores::FrameScores;
@@ -254,12 +254,24 @@ impl Monitor {
         self.drift_since
     }
 
-    /// Answers the alarm and the notice of slow drift: R is 0 again and the counters stay. With `accept`, what was seen since the alarm becomes the
-    /// new reference and the promise counts from there.
+    /// Answers the alarm and the notice of slow drift and says which of them stood: R is 0 again and the counters stay.
+    /// With `accept`, what was seen since the alarm becomes the new reference and the promise counts from there.
+    /// Where neither stands nothing is changed.
     ///
     /// # Errors
-    /// When accepted with too few effective frames seen under the alarm; the alarm then stands.
-    pub fn acknowledge(&mut self, accept: bool) -> Result<()> {
+    /// When accepted without an alarm, or with too few effective frames seen under it; what stood still stands.
+    pub fn acknowledge(&mut self, accept: bool) -> Result<Answered> {
+        let answered = Answered { alarm: self.alarm.clone(), slow_drift: self.drift_since.is_some() };
+        if answered.is_nothing() {
+            return Ok(answered);
+        }
+        if accept && answered.alarm.is_none() {
+            let reason =
+                "frames are set aside under an alarm only, so a notice of slow drift brings none that could be \
+                          accepted; acknowledge it without accepting, or convert anew with pictures of today"
+                    .into();
+            return Err(Error::Data { what: "shift reference", reason });
+        }
         if accept {
             let kept: Vec<&FrameScores> = self.seen.iter().collect();
             let old = &self.reference;
@@ -275,7 +287,7 @@ impl Monitor {
             self.start_counters();
         }
         self.silence();
-        Ok(())
+        Ok(answered)
     }
 
     /// Turns a family from alarm to notice or back. Turned back, its evidence starts from 0.

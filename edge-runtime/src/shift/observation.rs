@@ -50,6 +50,22 @@ pub struct Alarm {
     pub raw_frame: u64,
 }
 
+/// What an acknowledgement answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answered {
+    /// The alarm that stood.
+    pub alarm: Option<Alarm>,
+    /// Whether the notice of slow drift stood.
+    pub slow_drift: bool,
+}
+
+impl Answered {
+    /// Whether there was nothing to answer.
+    pub fn is_nothing(&self) -> bool {
+        self.alarm.is_none() && !self.slow_drift
+    }
+}
+
 /// One channel as it stands.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ChannelReading {

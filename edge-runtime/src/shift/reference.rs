@@ -17,30 +17,20 @@ pub const LOW_POWER: usize = 100;
 /// Kept frames below which no reference is built.
 pub const MINIMUM: usize = 10;
 
-/// A condition of the promise that does not hold.
+/// A condition of the promise that does not hold. The numbers stand in bundles and saved states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Problem {
     /// The score model was fitted on frames of the reference.
-    FitAndRankOverlap,
+    FitAndRankOverlap = 0,
     /// The reference has fewer than 100 autocorrelation times, so that time is not known.
-    AutocorrelationNotEstimable,
-    /// The reference was not filtered by the sensor check.
-    SensorNotChecked,
-    /// The reference comes from another engine than the one that runs.
-    OtherEngine,
+    AutocorrelationNotEstimable = 1,
     /// Frames of a video were accepted as the reference. They had been thinned before, by the old reference's
     /// autocorrelation time, so that their own is not known.
-    AcceptedTimeUnknown,
+    AcceptedTimeUnknown = 4,
 }
 
 impl Problem {
-    const ALL: [Self; 5] = [
-        Self::FitAndRankOverlap,
-        Self::AutocorrelationNotEstimable,
-        Self::SensorNotChecked,
-        Self::OtherEngine,
-        Self::AcceptedTimeUnknown,
-    ];
+    const ALL: [Self; 3] = [Self::FitAndRankOverlap, Self::AutocorrelationNotEstimable, Self::AcceptedTimeUnknown];
 
     /// Words for people.
     pub fn words(self) -> &'static str {
@@ -49,8 +39,6 @@ impl Problem {
             Self::AutocorrelationNotEstimable => {
                 "autocorrelation not estimable: the reference is shorter than 100 autocorrelation times"
             }
-            Self::SensorNotChecked => "the reference was not filtered by the sensor check",
-            Self::OtherEngine => "the reference was scored on another engine",
             Self::AcceptedTimeUnknown => {
                 "the reference was accepted on the device, and the autocorrelation time of its frames is not known"
             }
@@ -242,9 +230,10 @@ impl Reference {
             let fits = value >= 0.0 && value <= (1u64 << 53) as f64 && value.fract() == 0.0;
             if fits { Ok(value as usize) } else { Err(refuse("reference.about must hold whole numbers")) }
         };
+        let named = |code: f64| Problem::ALL.into_iter().find(|p| f64::from(*p as u8) == code);
         let problems = problems
             .iter()
-            .map(|code| Problem::ALL.get(whole(*code)?).copied().ok_or_else(|| refuse("unknown problem code")))
+            .map(|code| named(*code).ok_or_else(|| refuse("unknown problem code")))
             .collect::<Result<Vec<_>>>()?;
         let weights = Weights::new(std::array::from_fn(|i| weights[i]))?;
         let frames = whole(about[0])?;

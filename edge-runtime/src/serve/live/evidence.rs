@@ -3,7 +3,6 @@
 //! The drawing is stretched to the width there is, and all words stand outside it, so that they keep their size on a
 //! phone.
 
-use crate::page;
 use crate::serve::watcher::View;
 use crate::shift::{ChannelReading, Family, Observation};
 use maud::{Markup, html};
@@ -106,9 +105,6 @@ pub fn channels(now: &Observation) -> Markup {
                         }
                     }
                 }
-            }
-            @if now.slow_drift {
-                p { (page::badge(page::State::Watching)) " The input drifts very slowly: a notice, outside the promise." }
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The live page: what the board sees, why it says so, and how far the evidence is from an alarm.
 //!
 //! One page with the house's style sheet and nothing from elsewhere. A script of a few lines asks for the part that
-//! changes every two seconds; without scripts the page loads itself anew. The alarm's button is a plain form, protected
+//! changes every two seconds; without scripts the page loads itself anew. The button that answers is a plain form, protected
 //! like every request that changes something (see [`super::access`]).
 
 mod evidence;
@@ -12,7 +12,7 @@ use super::watcher::{Frame, View};
 use crate::keeper::Standing;
 use crate::kernel;
 use crate::page;
-use crate::shift::{Alarm, Likeness, State as MonitorState};
+use crate::shift::{Alarm, Family, Likeness, Observation, State as MonitorState};
 use axum::extract::{Path, State};
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
@@ -119,11 +119,13 @@ fn changing(shared: &Shared) -> Markup {
     })
 }
 
-/// The state in a word, a shape, a colour and a sentence; under an alarm also the way to answer it.
+/// The state in a word, a shape, a colour and a sentence; under an alarm or a notice also the way to answer it.
 fn state(shared: &Shared, standing: &Standing) -> Markup {
     let now = &standing.observation;
+    let notices = notices(now);
     let (badge, class) = match now.state {
-        MonitorState::Healthy => (page::State::Healthy, "calm"),
+        MonitorState::Healthy if notices.is_empty() => (page::State::Healthy, "calm"),
+        MonitorState::Healthy => (page::State::Healthy, "watch"),
         MonitorState::Watching => (page::State::Watching, "watch"),
         MonitorState::Slow => (page::State::Slow, "watch"),
         MonitorState::Shift => (page::State::Shift, "rings"),
@@ -142,6 +144,7 @@ fn state(shared: &Shared, standing: &Standing) -> Markup {
         (MonitorState::Slow, ..) => "The latest frame took longer than its budget.".into(),
         _ if now.raw_frames == 0 && !shared.settings.watch_posted => "No frame yet.".into(),
         _ if now.raw_frames == 0 => "No frame yet. Post a picture to /v1/predict.".into(),
+        _ if !notices.is_empty() => "No alarm stands.".into(),
         _ => "The camera sees what the model was trained on, as far as the checks can tell.".into(),
     };
     html! {
@@ -149,10 +152,13 @@ fn state(shared: &Shared, standing: &Standing) -> Markup {
             div { span.word { (page::badge(badge)) } p { (sentence) } }
             @if let Some(looks) = Likeness::words(&standing.looks_like) { p { "It looks like: " (looks) "." } }
             @if let Some(alarm) = &now.alarm { p { (capital(&standing.accuracy.under(alarm))) "." } }
-            @if now.alarm.is_some() {
+            @for notice in &notices { p { "Notice: " (notice) "." } }
+            @if now.alarm.is_some() || now.slow_drift {
                 form method="post" action="/v1/acknowledge" {
                     button { "Acknowledge" }
-                    button.second formaction="/v1/acknowledge?accept=true" { "Accept as the new normal" }
+                    @if now.alarm.is_some() {
+                        button.second formaction="/v1/acknowledge?accept=true" { "Accept as the new normal" }
+                    }
                 }
                 @if let Some(folder) = shared.watcher.keeper().folder() {
                     p.command {
@@ -163,6 +169,13 @@ fn state(shared: &Shared, standing: &Standing) -> Markup {
             }
         }
     }
+}
+
+/// What rings no alarm and should be known.
+fn notices(now: &Observation) -> Vec<String> {
+    let told = |family: &Family| format!("{}, by checks that were told to ring no alarm", family.words());
+    let drift = now.slow_drift.then(|| "slow drift away from the reference, outside the promise".to_string());
+    now.notices.iter().map(told).chain(drift).collect()
 }
 
 fn figures(shared: &Shared, standing: &Standing, view: &View) -> Markup {
@@ -275,7 +288,7 @@ fn alarms(standing: &Standing, view: &View) -> Markup {
             page::text(grouped(r.alarm.raw_frame)),
             page::text(rang(&r.alarm)),
             page::text(r.at.map_or("before the start".into(), ago)),
-            if open { page::badge(page::State::Shift) } else { page::text("answered") },
+            if open { page::badge(page::State::Shift) } else { page::text("over") },
         ]
     };
     let columns = [

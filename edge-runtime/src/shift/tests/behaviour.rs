@@ -286,7 +286,11 @@ fn slow_drift_stays_until_it_is_answered() {
     let path = std::path::Path::new("drift");
     let mut monitor = Monitor::from_bytes(path, &monitor.to_bytes(), reference, contract).unwrap();
     assert!(monitor.drift_since().is_some());
-    monitor.acknowledge(false).unwrap();
+    let refused = monitor.acknowledge(true).unwrap_err().to_string();
+    assert!(refused.contains("set aside under an alarm only") && monitor.drift_since().is_some(), "{refused}");
+    let answered = monitor.acknowledge(false).unwrap();
+    assert!(answered.slow_drift && answered.alarm.is_none());
+    assert!(monitor.acknowledge(false).unwrap().is_nothing());
     assert_eq!(monitor.drift_since(), None);
     assert!(!seen(&mut monitor, 0.0, 20).slow_drift);
 }
