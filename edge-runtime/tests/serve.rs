@@ -143,7 +143,7 @@ fn the_alarm_rings_is_kept_and_is_answered_from_either_side() {
 }
 
 #[test]
-fn a_notice_of_slow_drift_is_answered_but_cannot_be_accepted() {
+fn notices_are_answered_but_cannot_be_accepted() {
     in_folder(|folder| {
         let families = ["network-unsure", "input-changed", "explanation-inconsistent"].map(|f| ["--notice", f]);
         let flags = [&["--independent", "--mean-time", "50"], families.as_flattened()].concat();
@@ -157,8 +157,12 @@ fn a_notice_of_slow_drift_is_answered_but_cannot_be_accepted() {
             "{page}"
         );
         service.post("/v1/acknowledge?accept=true", b"").expect(409);
-        assert_eq!(service.post("/v1/acknowledge", b"").expect(200).json()["slow_drift"], true);
+        let answered = service.post("/v1/acknowledge", b"").expect(200).json();
+        assert_eq!(answered["slow_drift"], true);
+        assert_eq!(answered["notices"], serde_json::json!(["network_unsure", "input_changed"]));
         assert_eq!(status()["slow_drift"], false);
+        let page = service.get("/").expect(200).text();
+        assert!(!page.contains("Notice:") && !page.contains("Acknowledge"), "{page}");
     });
 }
 

@@ -1,5 +1,4 @@
-//! `acknowledge`: someone has looked. The alarm or the notice of slow drift ends, the evidence starts from zero, the
-//! counters stay.
+//! `acknowledge`: someone has looked. The alarm and the notices end, the evidence starts from zero, the counters stay.
 
 use super::output::{GOOD, Output, paint};
 use super::place::BundleArgs;
@@ -41,8 +40,10 @@ pub fn run(settings: &Acknowledge, output: &mut Output) -> Result<Verdict, Failu
     if !answered.is_nothing() {
         session.save()?;
     }
+    let notices = answered.notices.iter().map(|family| format!("notice of {}", family.words()));
     let drift = answered.slow_drift.then(|| "slow drift".to_string());
-    let what = answered.alarm.as_ref().map(named).or(drift);
+    let stood: Vec<String> = answered.alarm.as_ref().map(named).into_iter().chain(notices).chain(drift).collect();
+    let what = (!stood.is_empty()).then(|| stood.join("; "));
     let sentence = session.promise(true).sentence;
     output.json(&Line {
         schema: "excon.acknowledge/1",

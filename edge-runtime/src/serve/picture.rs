@@ -219,6 +219,7 @@ pub async fn acknowledge(
     Ok(reply::json(&serde_json::json!({
         "schema": "excon.acknowledge/1",
         "acknowledged": answered.alarm,
+        "notices": answered.notices,
         "slow_drift": answered.slow_drift,
         "accepted": options.accept && answered.alarm.is_some(),
         "promise": shared.watcher.standing().promise.sentence,

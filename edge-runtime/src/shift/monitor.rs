@@ -254,22 +254,28 @@ impl Monitor {
         self.drift_since
     }
 
-    /// Answers the alarm and the notice of slow drift and says which of them stood: R is 0 again and the counters stay.
+    /// Families switched to notice whose own evidence has reached N.
+    fn notices(&self) -> Vec<Family> {
+        let limit = self.contract.mean_time_between_false_alarms.ln();
+        self.contract.notices.iter().copied().filter(|&f| self.log_sum(|g| g == f) >= limit).collect()
+    }
+
+    /// Answers the alarm and the notices and says which of them stood: R is 0 again and the counters stay.
     /// With `accept`, what was seen since the alarm becomes the new reference and the promise counts from there.
-    /// Where neither stands nothing is changed.
+    /// Where none stands nothing is changed.
     ///
     /// # Errors
     /// When accepted without an alarm, or with too few effective frames seen under it; what stood still stands.
     pub fn acknowledge(&mut self, accept: bool) -> Result<Answered> {
-        let answered = Answered { alarm: self.alarm.clone(), slow_drift: self.drift_since.is_some() };
+        let (notices, slow_drift) = (self.notices(), self.drift_since.is_some());
+        let answered = Answered { alarm: self.alarm.clone(), notices, slow_drift };
         if answered.is_nothing() {
             return Ok(answered);
         }
         if accept && answered.alarm.is_none() {
-            let reason =
-                "frames are set aside under an alarm only, so a notice of slow drift brings none that could be \
-                          accepted; acknowledge it without accepting, or convert anew with pictures of today"
-                    .into();
+            let reason = "frames are set aside under an alarm only, so a notice brings none that could be accepted; \
+                          acknowledge it without accepting, or convert anew with pictures of today"
+                .into();
             return Err(Error::Data { what: "shift reference", reason });
         }
         if accept {
@@ -375,7 +381,7 @@ impl Monitor {
             fault: self.fault,
             channels: self.detectors.iter().map(reading).collect(),
             alarm: self.alarm.clone(),
-            notices: self.contract.notices.iter().copied().filter(|&f| self.log_sum(|g| g == f) >= limit).collect(),
+            notices: self.notices(),
             slow_drift: self.drift_since.is_some(),
             self_test_failed,
         }

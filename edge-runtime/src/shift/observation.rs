@@ -55,6 +55,8 @@ pub struct Alarm {
 pub struct Answered {
     /// The alarm that stood.
     pub alarm: Option<Alarm>,
+    /// Families that gave a notice instead of an alarm.
+    pub notices: Vec<Family>,
     /// Whether the notice of slow drift stood.
     pub slow_drift: bool,
 }
@@ -62,7 +64,7 @@ pub struct Answered {
 impl Answered {
     /// Whether there was nothing to answer.
     pub fn is_nothing(&self) -> bool {
-        self.alarm.is_none() && !self.slow_drift
+        self.alarm.is_none() && self.notices.is_empty() && !self.slow_drift
     }
 }
 

@@ -153,7 +153,7 @@ fn state(shared: &Shared, standing: &Standing) -> Markup {
             @if let Some(looks) = Likeness::words(&standing.looks_like) { p { "It looks like: " (looks) "." } }
             @if let Some(alarm) = &now.alarm { p { (capital(&standing.accuracy.under(alarm))) "." } }
             @for notice in &notices { p { "Notice: " (notice) "." } }
-            @if now.alarm.is_some() || now.slow_drift {
+            @if now.alarm.is_some() || !notices.is_empty() {
                 form method="post" action="/v1/acknowledge" {
                     button { "Acknowledge" }
                     @if now.alarm.is_some() {
