@@ -62,12 +62,18 @@ impl Kind {
 /// A source of healthy scores.
 struct Healthy {
     kind: Kind,
+    /// What is left of an autoregression's correlation between two kept frames.
+    kept: f64,
     last: Vec<f64>,
 }
 
 impl Healthy {
     fn new(kind: Kind, rng: &mut ChaCha8Rng) -> Self {
-        Self { kind, last: (0..Channel::COUNT).map(|_| normal(rng)).collect() }
+        let kept = match kind {
+            Kind::Autoregressive(rho) => rho.powi(step_for((1.0 + rho) / (1.0 - rho)) as i32),
+            _ => 0.0,
+        };
+        Self { kind, kept, last: (0..Channel::COUNT).map(|_| normal(rng)).collect() }
     }
 
     fn next(&mut self, betting: &[Channel], rng: &mut ChaCha8Rng) -> FrameScores {
@@ -78,11 +84,7 @@ impl Healthy {
             *last = match self.kind {
                 Kind::Independent | Kind::Together => common + fresh,
                 Kind::Ties => (2.0 * fresh).round().clamp(-2.0, 2.0),
-                Kind::Autoregressive(rho) => {
-                    // What is left of the correlation between two kept frames.
-                    let kept = rho.powi(step_for((1.0 + rho) / (1.0 - rho)) as i32);
-                    kept * *last + (1.0 - kept * kept).sqrt() * fresh
-                }
+                Kind::Autoregressive(_) => self.kept * *last + (1.0 - self.kept * self.kept).sqrt() * fresh,
             };
             scores.set(channel, *last);
         }

@@ -10,7 +10,7 @@ use excon_train::corruption::Corruption;
 const CUT: f64 = 300.0;
 const NEVER: &str = "never";
 
-/// Names of the cells that are new content.
+/// The cells that are new content.
 fn contents(cells: &[Cell]) -> Vec<&Cell> {
     cells.iter().filter(|c| c.corruption.is_none()).collect()
 }
@@ -94,7 +94,8 @@ pub fn variants(cells: &[Cell], played: &[Played], healthy_streams: u64) {
             (logs.iter().sum::<f64>() / logs.len() as f64).exp()
         };
         let mut row = SEVERITIES.map(|s| format!("{:.1}", at(s))).to_vec();
-        row.extend((0..cells.len()).filter(|&i| cells[i].corruption.is_none()).map(|i| format!("{:.0}", median(i))));
+        let content = |i: &usize| cells[*i].corruption.is_none();
+        row.extend((0..cells.len()).filter(content).map(|i| format!("{:.0}", median(i))));
         println!("| {} | {} | {rang} of {healthy_streams} | {attained:.0} |", variant.name, row.join(" | "));
     }
 }
